@@ -1,0 +1,1 @@
+"""One config file per family; installed as `loopformer.experiments`."""

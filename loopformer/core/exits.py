@@ -1,0 +1,160 @@
+"""Exits that read a head: entropy, KL, arg-max stability, learned CDF.
+
+A head is a function `(state, args) -> array` with the rows in front: logits
+[B, ..., V] for the stability rules, a probability per row for the CDF rule.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from loopformer.core.halting import stateless
+from loopformer.core.types import HaltRule
+
+Head = Callable[[Any, Any], Array]
+REDUCE = {'mean': jnp.mean, 'max': jnp.max}
+
+
+def entropy_below(
+  head: Head, threshold: float, *, over: str = 'mean'
+) -> HaltRule:
+  """Stops when the entropy of softmax(head), in nats, is below `threshold`.
+
+  Args:
+    head: logits [*rows, ..., V].
+    threshold: nats.
+    over: positions of a row are combined by `mean` or `max`.
+  """
+  reduce = _reducer(over)
+
+  def update(seen):
+    entropy = _entropy(head(seen.new, seen.args))
+    return reduce(entropy, seen.residual_B.ndim) < threshold
+
+  return stateless(update)
+
+
+def entropy_stable(
+  head: Head, threshold: float = 1e-3, *, over: str = 'mean'
+) -> HaltRule:
+  """Stops when |H_t - H_{t-1}| of softmax(head) is below `threshold` nats.
+
+  The `entropy-diff` exit of Huginn (arXiv:2502.05171), whose threshold is 1e-3.
+  """
+  return _stability(
+    head,
+    lambda new, old: jnp.abs(_entropy(new) - _entropy(old)),
+    threshold,
+    over,
+  )
+
+
+def kl_stable(
+  head: Head,
+  threshold: float = 1e-3,
+  *,
+  direction: str = 'previous_to_current',
+  over: str = 'mean',
+) -> HaltRule:
+  """Stops when the read-out distribution stops changing.
+
+  KL(p_{t-1} || p_t) < threshold (Huginn, arXiv:2502.05171) or, with direction
+  `current_to_previous`, KL(p_t || p_{t-1}) < threshold (arXiv:2604.07822).
+  """
+  if direction not in ('previous_to_current', 'current_to_previous'):
+    raise ValueError(
+      'direction must be previous_to_current or current_to_previous, '
+      f'got {direction!r}.'
+    )
+  if direction == 'previous_to_current':
+    return _stability(head, lambda new, old: _kl(old, new), threshold, over)
+  return _stability(head, _kl, threshold, over)
+
+
+def argmax_stable(head: Head, patience: int = 5) -> HaltRule:
+  """Stops when every position kept its arg-max for `patience` recurrences."""
+  if patience < 1:
+    raise ValueError(f'patience must be >= 1, got {patience}.')
+
+  def init(seen):
+    best = jnp.argmax(head(seen.new, seen.args), -1).astype(jnp.int32)
+    return best, jnp.zeros(seen.residual_B.shape, jnp.int32)
+
+  def update(state, seen):
+    last, same_B = state
+    best = jnp.argmax(head(seen.new, seen.args), -1).astype(jnp.int32)
+    axes = tuple(range(seen.residual_B.ndim, best.ndim))
+    same_B = jnp.where(jnp.all(best == last, axis=axes), same_B + 1, 0)
+    return (best, same_B), same_B >= patience, None
+
+  return HaltRule(init, update)
+
+
+def cdf_exceeds(head: Head, quantile: float) -> HaltRule:
+  """Stops at the first t with CDF_t >= q, CDF_t = 1 - prod_{j<=t}(1 - l_j).
+
+  The exit of Ouro (arXiv:2510.25741) with l_t = head(z_t) in [0, 1]. The test
+  is made on the survival product, S_t <= 1 - q, which does not round; q = 1
+  never stops a row before the cap and q = 0 stops it at once.
+  """
+  if not 0 <= quantile <= 1:
+    raise ValueError(f'quantile must be in [0, 1], got {quantile}.')
+
+  def init(seen):
+    return jnp.ones(seen.residual_B.shape, jnp.float32)
+
+  def update(survival_B, seen):
+    exit_B = head(seen.new, seen.args).astype(jnp.float32)
+    survival_B = survival_B * (1 - exit_B)
+    halt_B = (survival_B <= 1 - quantile) & (quantile < 1)
+    return survival_B, halt_B, None
+
+  return HaltRule(init, update)
+
+
+def _reducer(over):
+  if over not in REDUCE:
+    raise ValueError(f'over must be one of {sorted(REDUCE)}, got {over!r}.')
+
+  def reduce(x, row_ndim):
+    return REDUCE[over](x, axis=tuple(range(row_ndim, x.ndim)))
+
+  return reduce
+
+
+def _log_probs(logits):
+  return jax.nn.log_softmax(logits.astype(jnp.float32), -1)
+
+
+def _entropy(logits):
+  logp = _log_probs(logits)
+  return -jnp.sum(_weighted(logp, logp), -1)
+
+
+def _kl(logits_p, logits_q):
+  logp, logq = _log_probs(logits_p), _log_probs(logits_q)
+  return jnp.sum(_weighted(logp, logp - logq), -1)
+
+
+def _weighted(logp, x):
+  """p x, zero where a masked logit makes p zero and x infinite."""
+  p = jnp.exp(logp)
+  return jnp.where(p > 0, p * jnp.where(p > 0, x, 0.0), 0.0)
+
+
+def _stability(head, distance, threshold, over):
+  """Compares a head with itself one recurrence ago; uniform at the start."""
+  reduce = _reducer(over)
+
+  def init(seen):
+    return jnp.zeros_like(head(seen.new, seen.args))
+
+  def update(last, seen):
+    logits = head(seen.new, seen.args)
+    moved_B = reduce(distance(logits, last), seen.residual_B.ndim)
+    return logits, moved_B < threshold, None
+
+  return HaltRule(init, update)

@@ -1,0 +1,196 @@
+"""When a row stops: counts, fixed points of the state, and combinations."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from loopformer.core.rows import float_leaves, norm_of
+from loopformer.core.types import Cause, HaltRule, Seen
+
+
+def stateless(update: Callable[[Seen], Array], **fields: Any) -> HaltRule:
+  """A rule without memory: `update(seen) -> halt_B`."""
+  return HaltRule(
+    lambda _: (), lambda s, seen: (s, update(seen), None), **fields
+  )
+
+
+def fixed_steps(count: Any = None) -> HaltRule:
+  """Stops each row after `count` recurrences: a number, or one per row.
+
+  None never stops a row: the loop runs to its cap. A row that a count has
+  stopped can be continued, as one that ran into the cap.
+
+  Raises:
+    ValueError: if a count known in advance is negative.
+  """
+  if isinstance(count, int) and count < 0:
+    raise ValueError(f'count must be >= 0, got {count}.')
+
+  def update(seen):
+    if count is None:
+      return jnp.zeros_like(seen.info.live_B)
+    return seen.info.steps_B + 1 >= count
+
+  return stateless(update, cause=Cause.CAP, count=count, counts_only=True)
+
+
+def fixed_point(
+  rtol: float = 0.0,
+  *,
+  atol: float = 0.0,
+  norm: str = 'l2',
+  patience: int = 1,
+) -> HaltRule:
+  """Stops a row whose state has stopped moving.
+
+  Converged once ||f(z) - z|| <= atol + rtol ||f(z)||, f being the undamped
+  map, at `patience` recurrences in a row. Norms are taken in float32 or wider.
+
+  Args:
+    rtol: relative tolerance.
+    atol: absolute tolerance.
+    norm: a name of `loopformer.core.rows.NORMS`.
+    patience: consecutive recurrences that must satisfy the test.
+
+  Raises:
+    ValueError: if a tolerance is negative, patience is below 1, or, when the
+      loop starts, `rtol` is below what the state's precision can resolve: a
+      bfloat16 contraction freezes far from its fixed point with residual zero.
+  """
+  measure = norm_of(norm)
+  for name, value in (('rtol', rtol), ('atol', atol)):
+    if not value >= 0:
+      raise ValueError(f'{name} must be >= 0, got {value}.')
+  if patience < 1:
+    raise ValueError(f'patience must be >= 1, got {patience}.')
+
+  def init(seen):
+    check_tolerance(rtol, seen.old)
+    return jnp.zeros(seen.residual_B.shape, jnp.int32)
+
+  def update(hits_B, seen):
+    row_ndim = seen.residual_B.ndim
+    ratio_B = measure.ratio(
+      seen.mapped, seen.old, row_ndim, rtol=rtol, atol=atol
+    )
+    hits_B = jnp.where(ratio_B <= 1, hits_B + 1, 0)
+    return hits_B, hits_B >= patience, None
+
+  return HaltRule(init, update, cause=Cause.CONVERGED)
+
+
+def check_tolerance(rtol: float, state: Any) -> None:
+  """Refuses a relative tolerance below the precision of the state.
+
+  Zero is allowed from float32 on: it asks for bit-equal iterates.
+  """
+  for leaf in float_leaves(state):
+    eps = float(jnp.finfo(leaf.dtype).eps)
+    exact = rtol == 0 and jnp.finfo(leaf.dtype).bits >= 32
+    if rtol < eps and not exact:
+      raise ValueError(
+        f'rtol must be >= {eps:.2g}, the precision of the {leaf.dtype} '
+        f'state, got {rtol:.2g}.'
+      )
+
+
+def after(count: int, rule: HaltRule) -> HaltRule:
+  """`rule`, but never before `count` recurrences are done."""
+  if count < 0:
+    raise ValueError(f'count must be >= 0, got {count}.')
+
+  def update(state, seen):
+    state, halt_B, weight_B = rule.update(state, seen)
+    early_B = seen.info.steps_B + 1 < count
+    cause_B = as_cause(rule, halt_B)
+    return state, jnp.where(early_B, Cause.LIVE, cause_B), weight_B
+
+  bound = None if rule.count is None else _larger(rule.count, count)
+  return rule._replace(update=update, count=bound)
+
+
+def any_of(*rules: HaltRule) -> HaltRule:
+  """Stops a row when one of the rules does; the first to fire is the cause."""
+  counts = [rule.count for rule in rules if rule.count is not None]
+  count = _fold(_smaller, counts)
+  return _combined(rules, _first_cause, count)
+
+
+def all_of(*rules: HaltRule) -> HaltRule:
+  """Stops a row at the recurrence at which every rule would.
+
+  The cause is that of the first rule which is not a count.
+  """
+  counts = [rule.count for rule in rules]
+  known = all(c is not None for c in counts)
+  return _combined(
+    rules, _last_cause, _fold(_larger, counts) if known else None
+  )
+
+
+def as_cause(rule: HaltRule, halt_B: Array) -> Array:
+  """A rule's answer as int32 `Cause`s."""
+  if halt_B.dtype == bool:
+    return jnp.where(halt_B, jnp.int32(rule.cause), jnp.int32(Cause.LIVE))
+  return halt_B
+
+
+def _fold(combine, counts):
+  """Minimum or maximum of counts; a plain number if all of them are."""
+  if not counts:
+    return None
+  return functools.reduce(combine, counts)
+
+
+def _smaller(a, b):
+  return min(a, b) if _both_int(a, b) else jnp.minimum(a, b)
+
+
+def _larger(a, b):
+  return max(a, b) if _both_int(a, b) else jnp.maximum(a, b)
+
+
+def _both_int(a, b):
+  return isinstance(a, int) and isinstance(b, int)
+
+
+def _combined(rules, merge, count):
+  """One rule of several: their states side by side, their answers merged."""
+  if not rules:
+    raise ValueError('a combination needs at least one rule, got none.')
+
+  def init(seen):
+    return tuple(rule.init(seen) for rule in rules)
+
+  def update(states, seen):
+    results = [r.update(s, seen) for r, s in zip(rules, states, strict=True)]
+    states, halts, weights = zip(*results, strict=True)
+    weights = [weight for weight in weights if weight is not None]
+    if len(weights) > 1:
+      raise ValueError(
+        f'at most one combined rule may weigh states, got {len(weights)}.'
+      )
+    causes = [as_cause(r, h) for r, h in zip(rules, halts, strict=True)]
+    return states, merge(causes), weights[0] if weights else None
+
+  counts_only = all(rule.counts_only for rule in rules)
+  return HaltRule(init, update, count=count, counts_only=counts_only)
+
+
+def _first_cause(causes):
+  merged = causes[-1]
+  for cause in reversed(causes[:-1]):
+    merged = jnp.where(cause != Cause.LIVE, cause, merged)
+  return merged
+
+
+def _last_cause(causes):
+  every = jax.tree.reduce(jnp.logical_and, [c != Cause.LIVE for c in causes])
+  # A cap can be continued: it must not stand for a row that has converged.
+  final = [jnp.where(c == Cause.CAP, Cause.LIVE, c) for c in causes]
+  return jnp.where(every, _first_cause([*final, causes[0]]), Cause.LIVE)

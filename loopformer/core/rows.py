@@ -1,0 +1,185 @@
+"""Array trees with rows in front: masks, norms and keys per row."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+PyTree = Any
+
+
+def row_shape(tree: PyTree, row_ndim: int) -> tuple[int, ...]:
+  """Shape of the row axes, the same for every array of the tree.
+
+  Raises:
+    ValueError: if the tree is empty or its arrays disagree.
+  """
+  shapes = {jnp.shape(leaf)[:row_ndim] for leaf in jax.tree.leaves(tree)}
+  if len(shapes) != 1 or len(next(iter(shapes))) != row_ndim:
+    raise ValueError(
+      f'state must have the same {row_ndim} row axes in front of every '
+      f'array, got {sorted(shapes)}.'
+    )
+  return shapes.pop()
+
+
+def expand(rows: Array, like: Array) -> Array:
+  """Appends axes to a per-row array so that it broadcasts over `like`."""
+  return rows.reshape(rows.shape + (1,) * (like.ndim - rows.ndim))
+
+
+def select(mask_B: Bool[Array, '*rows'], new: PyTree, old: PyTree) -> PyTree:
+  """`new` where the row's mask is true, else `old`, bit for bit."""
+  return jax.tree.map(
+    lambda n, o: jnp.where(expand(mask_B, n), n, o.astype(n.dtype)), new, old
+  )
+
+
+def float_leaves(tree: PyTree) -> list[Array]:
+  """The floating-point arrays of a tree."""
+  return [
+    leaf
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  ]
+
+
+def with_float_leaves(tree: PyTree, leaves: list[Array]) -> PyTree:
+  """The tree with its floating-point arrays replaced, in their order."""
+  fresh = iter(leaves)
+  return jax.tree.map(
+    lambda x: next(fresh) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree
+  )
+
+
+def is_finite(tree: PyTree, row_ndim: int) -> Bool[Array, '*rows']:
+  """Whether every number of a row is finite."""
+  rows = row_shape(tree, row_ndim)
+  finite_B = jnp.ones(rows, bool)
+  for leaf in float_leaves(tree):
+    axes = tuple(range(row_ndim, leaf.ndim))
+    finite_B &= jnp.all(jnp.isfinite(leaf), axis=axes)
+  return finite_B
+
+
+class Norm(NamedTuple):
+  """A size of a row, or of each of its tokens, and how tokens are combined.
+
+  Attributes:
+    order: 2 (Euclidean) or inf (largest entry).
+    per_token: measured for each entry of the first axis after the rows.
+    combine: how the per-token ratios become one number of the row.
+  """
+
+  order: float
+  per_token: bool
+  combine: Callable[..., Array] = jnp.max
+
+  def size(self, tree: PyTree, row_ndim: int) -> Array:
+    """||x|| per row (or per row and token), at least in float32."""
+    leaves = float_leaves(tree)
+    keep = row_ndim + self.per_token
+    parts = []
+    for leaf in leaves:
+      x = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+      axes = tuple(range(keep, x.ndim))
+      if self.order == 2:
+        parts.append(jnp.sum(jnp.square(x), axis=axes))
+      else:
+        parts.append(jnp.max(jnp.abs(x), axis=axes))
+    if self.order == 2:
+      return safe_sqrt(sum(parts[1:], parts[0]))
+    return jnp.stack(jnp.broadcast_arrays(*parts)).max(0)
+
+  def ratio(
+    self,
+    new: PyTree,
+    old: PyTree,
+    row_ndim: int,
+    *,
+    rtol: float = 1.0,
+    atol: float = 0.0,
+  ) -> Float[Array, '*rows']:
+    """||new - old|| / (atol + rtol ||new||), zero where nothing moved.
+
+    Counters and other integers in the trees are not part of any norm.
+    """
+    new, old = float_leaves(new), float_leaves(old)
+    top = self.size(jax.tree.map(_difference, new, old), row_ndim)
+    bottom = atol + rtol * self.size(new, row_ndim)
+    still = top == 0
+    ratio = top / jnp.where(still, 1.0, bottom)
+    return self.combine(
+      jnp.where(still, 0.0, ratio), axis=tuple(range(row_ndim, ratio.ndim))
+    )
+
+
+def _difference(new: Array, old: Array) -> Array:
+  wide = jnp.promote_types(new.dtype, jnp.float32)
+  return new.astype(wide) - old.astype(wide)
+
+
+def safe_sqrt(x: Array) -> Array:
+  """sqrt(x) whose gradient at 0 is 0, not infinite."""
+  positive = x > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+NORMS = {
+  'l2': Norm(2, per_token=False),
+  'inf': Norm(jnp.inf, per_token=False),
+  'token_l2_mean': Norm(2, per_token=True, combine=jnp.mean),
+  'token_l2': Norm(2, per_token=True),
+  'token_inf': Norm(jnp.inf, per_token=True),
+}
+
+
+def norm_of(name: str) -> Norm:
+  """Looks up a norm by name.
+
+  `l2` and `inf` measure a whole row; `token_l2`, `token_inf` take the worst
+  token (FPRM, arXiv:2606.18206, uses `token_inf`); `token_l2_mean` averages
+  over tokens (the latent difference of Huginn, arXiv:2502.05171).
+  """
+  if name not in NORMS:
+    raise ValueError(f'norm must be one of {sorted(NORMS)}, got {name!r}.')
+  return NORMS[name]
+
+
+def row_keys(key: Any, ids_B: Int[Array, ' B']) -> Any:
+  """One key per row, folded from the run's key and the sample's stable id."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)
+
+
+def fold_rows(keys_B: Any, data_B: Int[Array, '*rows']) -> Any:
+  """Folds one number into the key of each row."""
+  folded = jax.vmap(jax.random.fold_in)(keys_B.ravel(), data_B.ravel())
+  return folded.reshape(data_B.shape)
+
+
+def keyed_normal(
+  keys_B: Any, shape: tuple[int, int], *, truncate: float | None = None
+) -> Float[Array, 'B T D']:
+  """Standard normal noise keyed by (row, position).
+
+  Entry [b, p] depends on the row's key and on p alone, so it is the same in
+  any batch and for any number of positions. Positions are folded in from the
+  top of uint32, steps from zero: the two never meet in one row's key.
+
+  Args:
+    keys_B: one key per row.
+    shape: (T, D), positions and width.
+    truncate: cut the normal at this many standard deviations.
+  """
+  positions, width = shape
+
+  def draw(key, position):
+    key = jax.random.fold_in(key, ~position)
+    if truncate is None:
+      return jax.random.normal(key, (width,))
+    return jax.random.truncated_normal(key, -truncate, truncate, (width,))
+
+  over_positions = jax.vmap(draw, (None, 0))
+  return jax.vmap(over_positions, (0, None))(keys_B, jnp.arange(positions))

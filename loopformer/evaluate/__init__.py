@@ -1,0 +1,1 @@
+"""Depth sweeps, halting comparisons, and what is shown of them."""

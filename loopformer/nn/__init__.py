@@ -1,0 +1,1 @@
+"""Layers and blocks shared by two families or more."""

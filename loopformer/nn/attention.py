@@ -1,0 +1,88 @@
+"""Multi-head and grouped-query self-attention."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from loopformer.nn.config import BlockConfig
+from loopformer.nn.rotary import rotary_table, rotate
+from loopformer.nn.variables import named
+
+MASKS = ('none', 'causal', 'window', 'prefix')
+
+
+def mask_of(
+  kind: str, length: int, *, window: int = 0, prefix: int = 0
+) -> Bool[Array, 'T S'] | None:
+  """Which positions s a position t may read; None for all.
+
+  causal: s <= t. window: t - window < s <= t. prefix: s <= t, or both lie in
+  the first `prefix` positions, which read each other in both directions.
+  """
+  if kind == 'none':
+    return None
+  t, s = jnp.arange(length)[:, None], jnp.arange(length)[None, :]
+  if kind == 'causal':
+    return s <= t
+  if kind == 'window':
+    return (s <= t) & (s > t - window)
+  if kind == 'prefix':
+    return (s <= t) | ((s < prefix) & (t < prefix))
+  raise ValueError(f'mask must be one of {MASKS}, got {kind!r}.')
+
+
+def attend(
+  q_BTHK: Float[Array, 'B T H K'],
+  k_BSGK: Float[Array, 'B S G K'],
+  v_BSGK: Float[Array, 'B S G K'],
+  mask: Bool[Array, '...'] | None,
+) -> Float[Array, 'B T H K']:
+  """softmax(q k^T / sqrt(K)) v, the softmax in float32; H a multiple of G."""
+  if mask is not None:
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+  return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=mask)
+
+
+class Attention(nnx.Module):
+  """Self-attention without biases; `kv_heads` groups share keys and values."""
+
+  def __init__(self, cfg: BlockConfig, *, rngs: nnx.Rngs):
+    self.cfg = cfg
+    inner = cfg.heads * cfg.head_width
+    kv = cfg.groups * cfg.head_width
+    init = nnx.initializers.lecun_normal()
+
+    def linear(features_in, features_out, *names):
+      return nnx.Linear(
+        features_in,
+        features_out,
+        use_bias=False,
+        dtype=cfg.compute_dtype,
+        kernel_init=named(init, *names),
+        rngs=rngs,
+      )
+
+    self.qkv = linear(cfg.width, inner + 2 * kv, 'embed', 'heads')
+    self.out = linear(inner, cfg.width, 'heads', 'embed')
+
+  def __call__(
+    self,
+    x_BTD: Float[Array, 'B T D'],
+    *,
+    prefix: int = 0,
+  ) -> Float[Array, 'B T D']:
+    """Mixes tokens; `prefix` is read by the prefix mask only."""
+    cfg = self.cfg
+    batch, length, _ = x_BTD.shape
+    qkv = self.qkv(x_BTD).reshape(batch, length, -1, cfg.head_width)
+    q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + cfg.groups], axis=2)
+    if cfg.rotary != 'none':
+      table = rotary_table(
+        jnp.arange(length), cfg.head_width, theta=cfg.rotary_theta
+      )
+      q = rotate(q, table, layout=cfg.rotary)
+      k = rotate(k, table, layout=cfg.rotary)
+    mask = mask_of(cfg.mask, length, window=cfg.window, prefix=prefix)
+    mixed_BTHK = attend(q, k, v, mask)
+    return self.out(mixed_BTHK.reshape(batch, length, -1))

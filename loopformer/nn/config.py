@@ -1,0 +1,117 @@
+"""What a block of layers is made of."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+CHOICES = {
+  'mlp': ('swiglu', 'gelu', 'relu2'),
+  'style': ('pre', 'post', 'sandwich_sum', 'sandwich_branch'),
+  'norm': ('rms', 'layer'),
+  'rotary': ('none', 'half', 'interleaved'),
+  'mask': ('none', 'causal', 'window', 'prefix'),
+  'dtype': ('float32', 'bfloat16'),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+  """One attention layer and one MLP, and how they are normalised.
+
+  Attributes:
+    width: D.
+    heads: H; the head width is D / H.
+    kv_heads: groups that share keys and values; 0 for as many as heads.
+    hidden: F of the MLP; 0 for 4 D (or 8 D / 3 rounded up to 8 for swiglu).
+    mlp: swiglu, gelu or relu2.
+    style: where the norms are, see `loopformer.nn.block`.
+    norm: rms or layer.
+    norm_gain: whether norms have a learned gain.
+    epsilon: added to the mean square.
+    rotary: layout, or none.
+    rotary_theta: base of the rotary frequencies.
+    mask: none, causal, window or prefix.
+    window: positions a window mask reaches back, itself included.
+    dtype: of matrix products; the residual stream stays float32.
+  """
+
+  width: int = 64
+  heads: int = 4
+  kv_heads: int = 0
+  hidden: int = 0
+  mlp: str = 'swiglu'
+  style: str = 'pre'
+  norm: str = 'rms'
+  norm_gain: bool = True
+  epsilon: float = 1e-6
+  rotary: str = 'half'
+  rotary_theta: float = 1e4
+  mask: str = 'none'
+  window: int = 0
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    for name in ('width', 'heads'):
+      require(name, getattr(self, name), at_least=1)
+    for name in ('kv_heads', 'hidden', 'window'):
+      require(name, getattr(self, name), at_least=0)
+    for name, allowed in CHOICES.items():
+      require_one_of(name, getattr(self, name), allowed)
+    if self.width % self.heads:
+      raise ValueError(
+        f'width must be a multiple of heads = {self.heads}, got {self.width}.'
+      )
+    if self.heads % self.groups:
+      raise ValueError(
+        f'kv_heads must divide heads = {self.heads}, got {self.kv_heads}.'
+      )
+    if self.rotary != 'none' and self.head_width % 2:
+      raise ValueError(
+        'width / heads must be even for rotary positions, '
+        f'got {self.head_width}.'
+      )
+    if self.mask == 'window' and self.window < 1:
+      raise ValueError(f'window must be >= 1, got {self.window}.')
+    if not self.epsilon > 0:
+      raise ValueError(f'epsilon must be > 0, got {self.epsilon}.')
+
+  @property
+  def head_width(self) -> int:
+    """K = D / H."""
+    return self.width // self.heads
+
+  @property
+  def groups(self) -> int:
+    """Number of key and value heads."""
+    return self.kv_heads or self.heads
+
+  @property
+  def hidden_width(self) -> int:
+    """F, with the default filled in."""
+    if self.hidden:
+      return self.hidden
+    if self.mlp == 'swiglu':
+      return -(-8 * self.width // 3 // 8) * 8
+    return 4 * self.width
+
+  @property
+  def compute_dtype(self) -> jnp.dtype:
+    """Dtype of matrix products."""
+    return jnp.dtype(self.dtype)
+
+  @property
+  def causal(self) -> bool:
+    """Whether no position reads a later one."""
+    return self.mask in ('causal', 'window')
+
+
+def require(name: str, value: float, *, at_least: float) -> None:
+  """Raises `ValueError` naming the field if `value < at_least`."""
+  if not value >= at_least:
+    raise ValueError(f'{name} must be >= {at_least}, got {value}.')
+
+
+def require_one_of(name: str, value: object, allowed: object) -> None:
+  """Raises `ValueError` naming the field and what it may be."""
+  if value not in allowed:
+    raise ValueError(f'{name} must be one of {tuple(allowed)}, got {value!r}.')

@@ -1,0 +1,30 @@
+"""Tasks: generators with exact oracles and readers of published files."""
+
+from loopformer.tasks.group_words import GroupWords, GroupWordsConfig
+from loopformer.tasks.p_hop import PHop, PHopConfig
+from loopformer.tasks.sudoku import Sudoku, SudokuConfig
+from loopformer.tasks.task import IGNORE, Batch, Task, TaskEntry
+from loopformer.tasks.text import Text, TextConfig
+
+TASKS = {
+  'sudoku': TaskEntry(config=SudokuConfig, build=Sudoku),
+  'group': TaskEntry(config=GroupWordsConfig, build=GroupWords),
+  'p_hop': TaskEntry(config=PHopConfig, build=PHop),
+  'text': TaskEntry(config=TextConfig, build=Text),
+}
+
+__all__ = [
+  'IGNORE',
+  'TASKS',
+  'Batch',
+  'GroupWords',
+  'GroupWordsConfig',
+  'PHop',
+  'PHopConfig',
+  'Sudoku',
+  'SudokuConfig',
+  'Task',
+  'TaskEntry',
+  'Text',
+  'TextConfig',
+]

@@ -1,0 +1,63 @@
+"""What a task is: batches as pure functions, a held-out part, and a score."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Int, Shaped, UInt32
+
+IGNORE = -100  # the label of a position that is not scored
+
+
+class Batch(TypedDict):
+  """Rows of one task.
+
+  inputs: int32 [B, T] token ids. labels: int32 [B, T], `IGNORE` where nothing
+  is asked. ids: uint32 [B], the same whenever the same row comes again.
+  """
+
+  inputs: Int[np.ndarray, 'B T']
+  labels: Int[np.ndarray, 'B T']
+  ids: UInt32[np.ndarray, ' B']
+
+
+class Task(Protocol):
+  """A source of rows. Every method is a pure function of its arguments.
+
+  vocab_size: token ids of the inputs are below it.
+  num_classes: labels that count are below it.
+  seq_len: T of every batch.
+  causal: position t must be predicted from inputs <= t only.
+  """
+
+  vocab_size: int
+  num_classes: int
+  seq_len: int
+  causal: bool
+
+  def train_batch(self, seed: int, step: int, size: int) -> Batch:
+    """Returns the `size` training rows of optimiser step `step`."""
+
+  def heldout(self, count: int) -> Batch:
+    """Returns `count` rows that training never draws."""
+
+  def score(
+    self, predictions_NT: Int[np.ndarray, 'N T'], batch: Batch
+  ) -> dict[str, Shaped[np.ndarray, ' N']]:
+    """Returns figures per row, such as `exact` (bool) and `token` (float32)."""
+
+  def describe(self) -> str:
+    """Returns one or two lines of facts: class counts, sizes, split."""
+
+
+class TaskEntry(NamedTuple):
+  """A task by name: its config class, and what builds it from a config."""
+
+  config: type
+  build: Callable[[Any], Task]
+
+
+def require(ok: bool, field: str, value: object, allowed: str) -> None:
+  """Raises ValueError 'field must be allowed, got value.' unless `ok`."""
+  if not ok:
+    raise ValueError(f'{field} must be {allowed}, got {value!r}.')

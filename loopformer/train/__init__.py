@@ -1,0 +1,1 @@
+"""Objectives, the train step, checkpoints, writers and the host loop."""

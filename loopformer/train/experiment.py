@@ -1,0 +1,286 @@
+"""One experiment: model, task, loop, training and evaluation, validated."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from loopformer.nn.config import require, require_one_of
+from loopformer.tasks import TASKS
+from loopformer.train.config import from_mapping, to_mapping
+from loopformer.train.optimizers import OptimizerConfig
+from loopformer.zoo import FAMILIES
+from loopformer.zoo.choices import LoopConfig, check_rule, make_rule, nearest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Devices along each axis; -1 for all that are left, on one axis at most."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+  def __post_init__(self):
+    sizes = (self.data, self.fsdp, self.tensor)
+    for name, size in zip(('data', 'fsdp', 'tensor'), sizes, strict=True):
+      if size < 1 and size != -1:
+        raise ValueError(
+          f'{name} must be >= 1, or -1 for the rest, got {size}.'
+        )
+    if sizes.count(-1) > 1:
+      raise ValueError(f'at most one axis may be -1, got {sizes}.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """How a model is trained.
+
+  Attributes:
+    steps: optimiser steps.
+    batch_size: rows per step, over all devices and accumulation parts.
+    accumulate: parts a batch is split into; equal to the whole batch.
+    seed: of parameters, data and depths.
+    objective: `last` (cross-entropy where the loop ends, or of the mixed
+      output), `every` (mean over all recurrences), `expected` (PonderNet).
+    ponder_weight: tau of ACT's cost, or beta of PonderNet's KL.
+    prior: hazard of PonderNet's geometric prior.
+    optimizer: see `OptimizerConfig`.
+    ema: decay of the averaged parameters; 0 for none.
+    mesh: devices.
+    on_nonfinite: `abort` the run, or `skip` the update and count it.
+    log_every: steps between two records of metrics.
+    save_every: steps between two checkpoints; the last step is always saved.
+    keep: checkpoints kept.
+    tensorboard: whether event files are written besides metrics.jsonl.
+  """
+
+  steps: int = 1000
+  batch_size: int = 64
+  accumulate: int = 1
+  seed: int = 0
+  objective: str = 'last'
+  ponder_weight: float = 0.01
+  prior: float = 0.2
+  optimizer: OptimizerConfig = dataclasses.field(
+    default_factory=OptimizerConfig
+  )
+  ema: float = 0.0
+  mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+  on_nonfinite: str = 'abort'
+  log_every: int = 20
+  save_every: int = 200
+  keep: int = 3
+  tensorboard: bool = True
+
+  def __post_init__(self):
+    for name in (
+      'steps',
+      'batch_size',
+      'accumulate',
+      'log_every',
+      'save_every',
+      'keep',
+    ):
+      require(name, getattr(self, name), at_least=1)
+    require('seed', self.seed, at_least=0)
+    require('ponder_weight', self.ponder_weight, at_least=0)
+    require_one_of('objective', self.objective, ('last', 'every', 'expected'))
+    require_one_of('on_nonfinite', self.on_nonfinite, ('abort', 'skip'))
+    if not 0 <= self.ema < 1:
+      raise ValueError(f'ema must be in [0, 1), got {self.ema}.')
+    if not 0 < self.prior < 1:
+      raise ValueError(f'prior must be in (0, 1), got {self.prior}.')
+    if self.batch_size % self.accumulate:
+      raise ValueError(
+        f'batch_size must be a multiple of accumulate = {self.accumulate}, '
+        f'got {self.batch_size}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+  """How a trained model is measured.
+
+  Attributes:
+    rows: held-out rows.
+    batch_size: rows at a time.
+    depths: recurrences of the depth sweep.
+    cap: recurrences at most under the halt rules.
+    rules: halt rules to compare.
+    use_ema: whether averaged parameters are measured, where there are some.
+  """
+
+  rows: int = 1024
+  batch_size: int = 256
+  depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+  cap: int = 16
+  rules: tuple[Mapping[str, Any], ...] = ()
+  use_ema: bool = True
+
+  def __post_init__(self):
+    for name in ('rows', 'batch_size', 'cap'):
+      require(name, getattr(self, name), at_least=1)
+    if not self.depths:
+      raise ValueError('depths must hold at least one depth, got none.')
+    for depth in self.depths:
+      require('depths', depth, at_least=1)
+    for rule in self.rules:
+      check_rule(rule)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """All that decides a run; `name` of the family and of the task besides.
+
+  Attributes:
+    family: a key of `loopformer.zoo.FAMILIES`.
+    model: its config.
+    task_name: a key of `loopformer.tasks.TASKS`.
+    task: its config.
+    loop: how the loop runs.
+    train: how it is trained.
+    eval: how it is measured.
+  """
+
+  family: str
+  model: Any
+  task_name: str
+  task: Any
+  loop: LoopConfig
+  train: TrainConfig
+  eval: EvalConfig
+
+  def __post_init__(self):
+    heads = FAMILIES[self.family].heads(self.model)
+    for spec in (self.loop.halt, *self.eval.rules):
+      make_rule(spec, heads, rows=self.loop.rows)
+    if self.train.objective == 'every' and self.loop.adjoint['name'] not in (
+      'full',
+      'last_k',
+      'one_step',
+    ):
+      raise ValueError(
+        'train.objective = every needs loop.adjoint full, last_k or one_step, '
+        f'got {self.loop.adjoint["name"]!r}.'
+      )
+
+
+def from_dict(config: Mapping[str, Any]) -> Experiment:
+  """The experiment a mapping describes.
+
+  `model` holds `family` and the family's fields, `task` holds `name` and the
+  task's; `loop`, `train` and `eval` may leave fields out. vocab_size,
+  num_classes and seq_len of the model come from the task if not given.
+
+  Raises:
+    ValueError: one line naming field, value and what is allowed.
+  """
+  sections = {name: dict(to_mapping(value)) for name, value in config.items()}
+  allowed = ('model', 'task', 'loop', 'train', 'eval')
+  for name in sections:
+    if name not in allowed:
+      raise ValueError(
+        f'{name} is not a section; a config has {allowed}'
+        f'{nearest(name, allowed)}.'
+      )
+  model, task = sections.get('model', {}), sections.get('task', {})
+  family = _pop_name(model, 'model.family', 'family', FAMILIES)
+  task_name = _pop_name(task, 'task.name', 'name', TASKS)
+  return Experiment(
+    family=family,
+    model=from_mapping(FAMILIES[family].config, model, path='model'),
+    task_name=task_name,
+    task=from_mapping(TASKS[task_name].config, task, path='task'),
+    loop=from_mapping(LoopConfig, sections.get('loop', {}), path='loop'),
+    train=from_mapping(TrainConfig, sections.get('train', {}), path='train'),
+    eval=from_mapping(EvalConfig, sections.get('eval', {}), path='eval'),
+  )
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+  """The resolved config, as `from_dict` reads it."""
+  return {
+    'model': {'family': experiment.family, **to_mapping(experiment.model)},
+    'task': {'name': experiment.task_name, **to_mapping(experiment.task)},
+    'loop': to_mapping(experiment.loop),
+    'train': to_mapping(experiment.train),
+    'eval': to_mapping(experiment.eval),
+  }
+
+
+def bind(experiment: Experiment, task: Any) -> Experiment:
+  """Sizes of the model taken from the task; causal tasks need causal models.
+
+  Raises:
+    ValueError: if a model that reads later positions is to predict them.
+  """
+  model = dataclasses.replace(
+    experiment.model,
+    vocab_size=task.vocab_size,
+    num_classes=task.num_classes,
+    seq_len=task.seq_len,
+  )
+  if task.causal and not model.block.causal:
+    raise ValueError(
+      f'model.block.mask must be causal or window for task '
+      f'{experiment.task_name!r}, got {model.block.mask!r}.'
+    )
+  return dataclasses.replace(experiment, model=model)
+
+
+REDUCED_TASKS = {
+  'sudoku': {'size': 4, 'min_clues': 6, 'max_clues': 8, 'path': None},
+  'group': {'length': 6},
+  'p_hop': {'length': 16},
+  'text': {'seq_len': 16},
+}
+
+
+def reduced(experiment: Experiment) -> Experiment:
+  """The same experiment at the size of a test: narrow, shallow and short."""
+  block = dataclasses.replace(
+    experiment.model.block,
+    width=16,
+    heads=2,
+    hidden=24,
+    kv_heads=min(experiment.model.block.kv_heads, 1),
+  )
+  layers = {
+    field.name: min(getattr(experiment.model, field.name), 2)
+    for field in dataclasses.fields(experiment.model)
+    if field.name in ('layers', 'prelude', 'core', 'coda')
+  }
+  train = dataclasses.replace(
+    experiment.train,
+    steps=2,
+    batch_size=4 * experiment.train.accumulate,
+    log_every=1,
+    save_every=2,
+    tensorboard=False,
+  )
+  evaluation = dataclasses.replace(
+    experiment.eval, rows=8, batch_size=8, depths=(1, 2), cap=3
+  )
+  loop = dataclasses.replace(
+    experiment.loop, max_steps=min(experiment.loop.max_steps, 3)
+  )
+  return dataclasses.replace(
+    experiment,
+    model=dataclasses.replace(experiment.model, block=block, **layers),
+    task=dataclasses.replace(
+      experiment.task, **REDUCED_TASKS[experiment.task_name]
+    ),
+    loop=loop,
+    train=train,
+    eval=evaluation,
+  )
+
+
+def _pop_name(section, path, key, table):
+  name = section.pop(key, None)
+  if name not in table:
+    raise ValueError(
+      f'{path} must be one of {tuple(table)}, got {name!r}'
+      f'{nearest(name, table)}.'
+    )
+  return name

@@ -1,0 +1,175 @@
+"""The pure train step: `(state, batch) -> (state, metrics)`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from loopformer.core.rows import row_keys
+from loopformer.train import sharding
+from loopformer.train.objectives import (
+  Batch,
+  Objective,
+  loss_sums,
+  scored_count,
+)
+from loopformer.train.optimizers import make_schedule
+from loopformer.train.state import Setup, TrainState, merge
+from loopformer.zoo import FAMILIES
+from loopformer.zoo.choices import make_plan, make_sampler
+
+Metrics = Mapping[str, Array]
+StepFn = Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]
+
+
+def make_train_step(setup: Setup) -> StepFn:
+  """The jitted step; its first argument is donated."""
+  data = NamedSharding(setup.mesh, sharding.BATCH)
+  whole = NamedSharding(setup.mesh, P())
+  return jax.jit(
+    lambda state, batch: train_step(setup, state, batch),
+    in_shardings=(setup.shardings, data),
+    out_shardings=(setup.shardings, whole),
+    donate_argnums=0,
+  )
+
+
+def train_step(
+  setup: Setup, state: TrainState, batch: Mapping[str, Array]
+) -> tuple[TrainState, Metrics]:
+  """One optimiser step on `inputs`, `labels` and `ids` of a whole batch."""
+  cfg = setup.experiment.train
+  grads, metrics = _gradients(setup, state, prepare(setup, state, batch))
+  norm = optax.global_norm(grads)
+  updates, opt_state = setup.optimizer.update(
+    grads, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  ema = state.ema
+  if ema is not None:
+    ema = optax.incremental_update(params, ema, 1 - cfg.ema)
+  finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+  # A step that is not finite changes nothing, so what is saved stays sound.
+  params, ema, opt_state = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old),
+    (params, ema, opt_state),
+    (state.params, state.ema, state.opt_state),
+  )
+  new = state._replace(
+    step=state.step + 1,
+    params=params,
+    ema=ema,
+    opt_state=opt_state,
+    skipped=state.skipped + ~finite,
+  )
+  rate = make_schedule(cfg.optimizer, cfg.steps)(state.step)
+  return new, {
+    **metrics,
+    'gradient_norm': norm,
+    'learning_rate': jnp.float32(rate),
+    'finite': finite,
+    'first_bad_leaf': first_bad_leaf(grads),
+    'skipped': new.skipped,
+  }
+
+
+def first_bad_leaf(grads: Any) -> Int[Array, '']:
+  """Index of the first array with a number that is not finite, or -1."""
+  bad = [~jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(grads)]
+  flags = jnp.stack(bad)
+  return jnp.where(jnp.any(flags), jnp.argmax(flags), -1).astype(jnp.int32)
+
+
+def prepare(
+  setup: Setup, state: TrainState, batch: Mapping[str, Array]
+) -> Batch:
+  """Keys and sampled depths of the rows; the same on any devices."""
+  step_key = jax.random.fold_in(state.key, state.step)
+  row_key, depth_key = jax.random.split(step_key)
+  loop, depth_B = setup.experiment.loop, None
+  if loop.depth is not None:
+    sampler = make_sampler(loop.depth)
+    depth_B = sampler(depth_key, batch['inputs'].shape[0])
+    if loop.adjoint['name'] == 'full':
+      depth_B = jnp.minimum(depth_B, loop.max_steps)
+  keys_B = row_keys(row_key, batch['ids'])
+  return Batch(batch['inputs'], batch['labels'], keys_B, depth_B)
+
+
+def _gradients(setup, state, batch):
+  """Gradients and metrics of the whole batch.
+
+  Under `shard_map` over data and fsdp every device gathers the weights, runs
+  its rows and reduces its gradients, each once.
+  """
+  specs = sharding.manual(setup.specs)
+  positions = scored_count(batch.labels_BT)
+
+  def local(params, rest, batch, positions):
+    whole = sharding.gather(params, specs)
+    grads, sums = _accumulate(setup, whole, rest, batch, positions)
+    sums = jax.lax.psum(sums, ('data', 'fsdp'))
+    return sharding.reduce_gradients(grads, specs), sums
+
+  # Sampled depths are None or per row; None is an empty tree for any spec.
+  run = jax.shard_map(
+    local,
+    mesh=setup.mesh,
+    axis_names={'data', 'fsdp'},
+    check_vma=False,
+    in_specs=(specs, P(), sharding.BATCH, P()),
+    out_specs=(specs, P()),
+  )
+  return run(state.params, state.rest, batch, positions)
+
+
+def _accumulate(setup, params, rest, batch, positions):
+  """Sums of gradients and metrics over the parts of a local batch."""
+  cfg = setup.experiment.train
+
+  def part(params, rows):
+    model = merge(setup, params, rest)
+    return loss_sums(
+      model,
+      rows,
+      make_objective(setup, rows.depth_B),
+      positions,
+      cfg.batch_size,
+    )
+
+  gradient = jax.grad(part, has_aux=True)
+  if cfg.accumulate == 1:
+    return gradient(params, batch)
+  count = cfg.accumulate
+  parts = jax.tree.map(
+    lambda x: x.reshape((count, x.shape[0] // count) + x.shape[1:]), batch
+  )
+  shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], parts))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  total, _ = jax.lax.scan(
+    lambda sums, rows: (
+      jax.tree.map(jnp.add, sums, gradient(params, rows)),
+      None,
+    ),
+    zero,
+    parts,
+  )
+  return total
+
+
+def make_objective(setup: Setup, depth_B: Any) -> Objective:
+  """The configured loss, for rows of the given sampled depths."""
+  experiment = setup.experiment
+  heads = FAMILIES[experiment.family].heads(experiment.model)
+  return Objective(
+    name=experiment.train.objective,
+    plan=make_plan(experiment.loop, heads, depth_B=depth_B),
+    halt_name=experiment.loop.halt['name'],
+    ponder_weight=experiment.train.ponder_weight,
+    prior=experiment.train.prior,
+  )

@@ -1,0 +1,234 @@
+"""Halt rules, adjoints, solvers and depth samplers by name.
+
+A choice is a mapping `{'name': ..., **arguments}`; the dict literals below
+list what there is. Errors name the field, the value and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from loopformer import core
+from loopformer.core import adjoints, ponder, sampling
+from loopformer.nn.config import require, require_one_of
+from loopformer.zoo.family import Head, Plan
+
+Spec = Mapping[str, Any]
+
+
+class RuleEntry(NamedTuple):
+  """A halt rule and the head it reads, if any."""
+
+  make: Callable[..., core.HaltRule]
+  head: str | None = None
+
+
+HALT_RULES = {
+  'fixed_steps': RuleEntry(core.fixed_steps),
+  'fixed_point': RuleEntry(core.fixed_point),
+  'act': RuleEntry(core.act, 'halt'),
+  'ponder': RuleEntry(ponder.ponder, 'halt'),
+  'cdf': RuleEntry(core.cdf_exceeds, 'halt'),
+  'entropy': RuleEntry(core.entropy_below, 'logits'),
+  'entropy_stable': RuleEntry(core.entropy_stable, 'logits'),
+  'kl': RuleEntry(core.kl_stable, 'logits'),
+  'argmax': RuleEntry(core.argmax_stable, 'logits'),
+}
+COMBINED_RULES = {'any_of': core.any_of, 'all_of': core.all_of}
+ADJOINTS = {
+  'none': adjoints.none,
+  'full': adjoints.full,
+  'last_k': adjoints.last_k,
+  'one_step': adjoints.one_step,
+  'implicit': adjoints.implicit,
+  'phantom': adjoints.phantom,
+}
+SOLVERS = {
+  'picard': core.picard,
+  'damped': core.damped,
+  'patience_damped': core.patience_damped,
+  'anderson': core.anderson,
+}
+SAMPLERS = {
+  'fixed': sampling.fixed,
+  'uniform_set': sampling.uniform_set,
+  'clipped_poisson': sampling.clipped_poisson,
+  'truncated_poisson': sampling.truncated_poisson,
+  'log_normal_poisson': sampling.log_normal_poisson,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+  """How a model's loop runs.
+
+  Attributes:
+    max_steps: recurrences, or their cap under a halt rule or sampled depth.
+    halt: a halt rule; `any_of` and `all_of` take `rules`, `after` takes
+      `count` and `rule`.
+    adjoint: the gradient rule in training.
+    solver: how to iterate.
+    depth: a sampler of training depths, or None for `max_steps` always.
+    norm: norm of the reported residual.
+    rows: what halts, a `sample` or a `token`.
+  """
+
+  max_steps: int = 8
+  halt: Spec = dataclasses.field(
+    default_factory=lambda: {'name': 'fixed_steps'}
+  )
+  adjoint: Spec = dataclasses.field(default_factory=lambda: {'name': 'full'})
+  solver: Spec = dataclasses.field(default_factory=lambda: {'name': 'picard'})
+  depth: Spec | None = None
+  norm: str = 'l2'
+  rows: str = 'sample'
+
+  def __post_init__(self):
+    require('max_steps', self.max_steps, at_least=1)
+    require_one_of('rows', self.rows, ('sample', 'token'))
+    require_one_of('norm', self.norm, core.rows.NORMS)
+    check_rule(self.halt)
+    make_adjoint(self.adjoint)
+    make_solver(self.solver)
+    if self.depth is not None:
+      make_sampler(self.depth)
+
+
+def make_adjoint(spec: Spec) -> adjoints.Adjoint:
+  """An adjoint by name; `implicit` takes a `solver` choice of its own."""
+  arguments = dict(spec)
+  if arguments.get('name') == 'implicit' and 'solver' in arguments:
+    arguments['solver'] = make_solver(arguments['solver'])
+  return _call('adjoint', arguments, ADJOINTS)
+
+
+def make_solver(spec: Spec) -> core.Solver:
+  """A solver by name."""
+  return _call('solver', spec, SOLVERS)
+
+
+def make_sampler(spec: Spec) -> sampling.Sampler:
+  """A depth sampler by name."""
+  return _call('depth', spec, SAMPLERS)
+
+
+def make_rule(
+  spec: Spec, heads: Mapping[str, Head], *, rows: str = 'sample'
+) -> core.HaltRule:
+  """A halt rule by name, bound to the heads of a model.
+
+  Args:
+    spec: the choice.
+    heads: what the model offers, see `Family.heads`.
+    rows: `token` binds the per-token halting head.
+
+  Raises:
+    ValueError: for an unknown rule or argument, or a head the model lacks.
+  """
+  arguments = dict(spec)
+  name = arguments.pop('name', None)
+  if name in COMBINED_RULES:
+    parts = arguments.pop('rules', ())
+    _no_more('halt', name, arguments)
+    return COMBINED_RULES[name](
+      *(make_rule(part, heads, rows=rows) for part in parts)
+    )
+  if name == 'after':
+    inner = make_rule(arguments.pop('rule', {}), heads, rows=rows)
+    return core.after(arguments.pop('count', 0), inner)
+  allowed = (*HALT_RULES, *COMBINED_RULES, 'after')
+  entry = HALT_RULES[_known('halt', name, allowed)]
+  if entry.head is None:
+    return _bind('halt', name, entry.make, (), arguments)
+  wanted = entry.head + ('_token' * (rows == 'token' and entry.head == 'halt'))
+  if wanted not in heads:
+    raise ValueError(
+      f'halt = {name!r} reads the head {wanted!r}, which this model does '
+      f'not have; it has {sorted(heads)}.'
+    )
+  return _bind('halt', name, entry.make, (heads[wanted],), arguments)
+
+
+def check_rule(spec: Spec) -> None:
+  """Raises `ValueError` for a rule that could be bound to no model."""
+  anything = {
+    name: lambda state, args: None for name in ('logits', 'halt', 'halt_token')
+  }
+  make_rule(spec, anything)
+
+
+def make_plan(
+  loop: LoopConfig, heads: Mapping[str, Head], *, depth_B: Any = None
+) -> Plan:
+  """The loop as configured, for training.
+
+  Args:
+    loop: its config.
+    heads: heads of the model.
+    depth_B: sampled recurrences per row, if depth is sampled.
+  """
+  rule = make_rule(loop.halt, heads, rows=loop.rows)
+  max_steps = loop.max_steps
+  if depth_B is not None:
+    sampled = core.fixed_steps(depth_B)
+    rule = sampled if rule.counts_only else core.any_of(rule, sampled)
+    if loop.adjoint['name'] != 'full':
+      max_steps = jnp.max(depth_B)
+  return Plan(
+    rule,
+    max_steps,
+    make_adjoint(loop.adjoint),
+    make_solver(loop.solver),
+    loop.norm,
+    loop.rows,
+  )
+
+
+def _known(field, name, allowed):
+  if name not in allowed:
+    raise ValueError(
+      f'{field}.name must be one of {tuple(allowed)}, got {name!r}'
+      f'{nearest(name, allowed)}.'
+    )
+  return name
+
+
+def nearest(name: Any, allowed: Any) -> str:
+  """'; did you mean ...?' if a valid name is close, else nothing."""
+  close = difflib.get_close_matches(str(name), list(allowed), 1)
+  return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def _call(field, spec, table):
+  arguments = dict(spec)
+  name = _known(field, arguments.pop('name', None), table)
+  return _bind(field, name, table[name], (), arguments)
+
+
+def _bind(field, name, make, heads, arguments):
+  """Calls `make`, naming any argument it does not take."""
+  taken = list(inspect.signature(make).parameters)[len(heads) :]
+  for key in arguments:
+    if key not in taken:
+      raise ValueError(
+        f'{field}.{key} is not an argument of {name!r}, which takes '
+        f'{taken}{nearest(key, taken)}.'
+      )
+  try:
+    return make(*heads, **arguments)
+  except TypeError as error:
+    raise ValueError(f'{field} = {name!r}: {error}.') from None
+  except ValueError as error:
+    raise ValueError(f'{field}.{error}') from None
+
+
+def _no_more(field, name, arguments):
+  if arguments:
+    raise ValueError(
+      f'{field}.{next(iter(arguments))} is not an argument of {name!r}, '
+      "which takes ['rules']."
+    )

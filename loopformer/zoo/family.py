@@ -1,0 +1,131 @@
+"""What every architecture family provides, and how a model is run.
+
+A model is four pure functions of its arrays:
+
+    context = model.embed(inputs_BT)                  rows in front
+    state   = model.init_state(context, keys_B)
+    state, aux = model.step(state, aux, context, info)
+    logits  = model.readout(state, context)           at any recurrence
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Int
+
+from loopformer import core
+from loopformer.nn.variables import abstract, build
+
+Head = Callable[[Any, Any], Array]
+
+
+class Family(NamedTuple):
+  """One architecture family.
+
+  Attributes:
+    config: frozen dataclass of its fields.
+    model: `(config, rngs=...) -> nnx.Module`.
+    heads: `config -> {name: (state, (model, context)) -> array}`, what halt
+      rules may read.
+    exempt: conformance law to the reason why this family cannot have it.
+  """
+
+  config: type
+  model: Callable[..., nnx.Module]
+  heads: Callable[[Any], Mapping[str, Head]]
+  exempt: Mapping[str, str] = {}
+
+  def build(self, cfg: Any, key: jax.Array) -> nnx.Module:
+    """The model with its arrays."""
+    return build(lambda rngs: self.model(cfg, rngs=rngs), key)
+
+  def abstract(self, cfg: Any) -> nnx.Module:
+    """The model with shapes only."""
+    return abstract(lambda rngs: self.model(cfg, rngs=rngs))
+
+
+class Plan(NamedTuple):
+  """How to run a loop: stopping, differentiating, solving, halting unit."""
+
+  halt: core.HaltRule
+  max_steps: Any
+  adjoint: Any = None
+  solver: core.Solver | None = None
+  norm: str = 'l2'
+  rows: str = 'sample'
+
+
+def read_logits(state: Any, args: Any) -> Array:
+  """The head every family has: its read-out."""
+  model, context = args
+  return model.readout(state, context)
+
+
+def step(state: Any, aux: Any, args: Any, info: core.LoopInfo):
+  """A model's recurrence in the form the loop calls."""
+  model, context = args
+  return model.step(state, aux, context, info)
+
+
+def begin(
+  model: nnx.Module, inputs_BT: Int[Array, 'B T'], keys_B: Any
+) -> tuple[Any, Any]:
+  """Initial state and context of a batch."""
+  context = model.embed(inputs_BT)
+  return model.init_state(context, keys_B), context
+
+
+def run(
+  model: nnx.Module,
+  inputs_BT: Int[Array, 'B T'],
+  plan: Plan,
+  *,
+  keys_B: Any = None,
+  trace: Callable | None = None,
+  carry: core.LoopCarry | None = None,
+) -> tuple[core.LoopResult, Any]:
+  """Runs a model's loop on a batch.
+
+  Args:
+    model: any family's model.
+    inputs_BT: tokens.
+    plan: how to run the loop.
+    keys_B: one key per sample, see `loopformer.core.row_keys`.
+    trace: `(state, (model, context), info) -> tree`, see `core.iterate`.
+    carry: an earlier result's carry, to go on from.
+
+  Returns:
+    The loop's result and the context its read-out needs.
+  """
+  state, context = begin(model, inputs_BT, keys_B)
+  per_token = plan.rows == 'token'
+  if per_token and keys_B is not None:
+    positions = jnp.arange(inputs_BT.shape[1])
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys_B = jax.vmap(fold, (0, None))(keys_B, positions)
+  result = core.iterate(
+    step,
+    state,
+    (model, context),
+    halt=plan.halt,
+    max_steps=plan.max_steps,
+    adjoint=plan.adjoint,
+    solver=plan.solver,
+    keys=keys_B,
+    norm=plan.norm,
+    carry=carry,
+    row_ndim=2 if per_token else 1,
+    trace=trace,
+  )
+  return result, context
+
+
+def output_logits(
+  model: nnx.Module, result: core.LoopResult, context: Any
+) -> Array:
+  """Logits of the mixed state if the rule mixes, else of the final one."""
+  state = result.state if result.mixed is None else result.mixed
+  return model.readout(state, context)

@@ -1,0 +1,158 @@
+"""Universal Transformer (arXiv:1807.03819): one tied block, applied R times.
+
+    e   = E[x] + position
+    s_t = Block(s_{t-1} (+ e) (+ step signal))      s_0 = e
+    y   = W N(s_R)
+
+The paper adds the sinusoids of position and recurrence to the state at every
+step; here positions come by one of several means and the step signal is an
+option, since a map that depends on t has no fixed point to halt at. Injecting
+e at every step is an option too (arXiv:2311.12424 shows why it helps).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from loopformer import core
+from loopformer.nn.block import Block, make_norm
+from loopformer.nn.config import BlockConfig, require, require_one_of
+from loopformer.nn.embedding import Embedding
+from loopformer.nn.injection import INJECTIONS, Injection
+from loopformer.nn.position import initial_state, sinusoid
+from loopformer.zoo.family import Family, Head, read_logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Fields of a Universal Transformer.
+
+  Attributes:
+    vocab_size: input tokens.
+    num_classes: output tokens; 0 for as many as inputs.
+    seq_len: T, for learned positions.
+    block: one layer of the tied block.
+    layers: layers in the tied block.
+    positions: none (leave it to rotary), learned or sinusoidal.
+    injection: see `loopformer.nn.injection`.
+    step_signal: whether the sinusoid of t is added at every recurrence.
+    start: s_0 is `embed` (the paper), `zero` or keyed `normal` noise.
+    final_norm: whether the read-out normalises the state.
+    halting: whether there is a halting head, sigmoid(w s + b), for ACT.
+    halting_bias: its initial b; the paper's code starts at 1.
+  """
+
+  vocab_size: int = 256
+  num_classes: int = 0
+  seq_len: int = 64
+  block: BlockConfig = dataclasses.field(
+    default_factory=lambda: BlockConfig(style='post')
+  )
+  layers: int = 1
+  positions: str = 'none'
+  injection: str = 'none'
+  step_signal: bool = True
+  start: str = 'embed'
+  final_norm: bool = False
+  halting: bool = False
+  halting_bias: float = 1.0
+
+  def __post_init__(self):
+    for name in ('vocab_size', 'seq_len', 'layers'):
+      require(name, getattr(self, name), at_least=1)
+    require('num_classes', self.num_classes, at_least=0)
+    require_one_of(
+      'positions', self.positions, ('none', 'learned', 'sinusoidal')
+    )
+    require_one_of('injection', self.injection, INJECTIONS)
+    require_one_of('start', self.start, ('embed', 'zero', 'normal'))
+
+
+class Universal(nnx.Module):
+  """embed -> (block)^R -> readout, weights tied over R."""
+
+  def __init__(self, cfg: Config, *, rngs: nnx.Rngs):
+    self.cfg = cfg
+    width = cfg.block.width
+    self.embedding = Embedding(
+      cfg.vocab_size,
+      width,
+      seq_len=cfg.seq_len,
+      positions=cfg.positions,
+      rngs=rngs,
+    )
+    self.injection = Injection(cfg.injection, width, rngs=rngs)
+    self.block = Block(cfg.block, cfg.layers, rngs=rngs)
+    if cfg.final_norm:
+      self.final_norm = make_norm(cfg.block, rngs=rngs)
+    classes = cfg.num_classes or cfg.vocab_size
+    self.head = nnx.Linear(width, classes, use_bias=False, rngs=rngs)
+    if cfg.halting:
+      self.halting = nnx.Linear(
+        width,
+        1,
+        rngs=rngs,
+        bias_init=nnx.initializers.constant(cfg.halting_bias),
+      )
+
+  def embed(self, inputs_BT: Int[Array, 'B T']) -> Float[Array, 'B T D']:
+    """e = E[x] + position."""
+    return self.embedding(inputs_BT)
+
+  def init_state(
+    self, context_BTD: Float[Array, 'B T D'], keys_B: Any
+  ) -> Float[Array, 'B T D']:
+    """s_0."""
+    return initial_state(self.cfg.start, context_BTD, keys_B)
+
+  def step(
+    self,
+    state_BTD: Float[Array, 'B T D'],
+    aux: Any,
+    context_BTD: Float[Array, 'B T D'],
+    info: core.LoopInfo,
+  ) -> tuple[Float[Array, 'B T D'], Any]:
+    """One recurrence of the tied block."""
+    h_BTD = self.injection(state_BTD, context_BTD, info.steps_B)
+    if self.cfg.step_signal:
+      signal = sinusoid(info.steps_B, self.cfg.block.width)
+      per_sample = signal[:, None, :] if signal.ndim == 2 else signal
+      h_BTD = h_BTD + per_sample
+    return self.block(h_BTD), aux
+
+  def readout(
+    self,
+    state_BTD: Float[Array, 'B T D'],
+    context_BTD: Float[Array, 'B T D'],
+  ) -> Float[Array, 'B T V']:
+    """Logits at every position."""
+    del context_BTD
+    if self.cfg.final_norm:
+      state_BTD = self.final_norm(state_BTD)
+    return self.head(state_BTD)
+
+  def halt_per_token(
+    self, state_BTD: Float[Array, 'B T D']
+  ) -> Float[Array, 'B T']:
+    """sigmoid(w s + b) at every position, as the paper halts."""
+    return jax.nn.sigmoid(self.halting(state_BTD)[..., 0])
+
+
+def _halt_per_sample(state_BTD, args):
+  """sigmoid(w mean_T(s) + b): one probability for the whole sample."""
+  return args[0].halt_per_token(jnp.mean(state_BTD, 1, keepdims=True))[:, 0]
+
+
+def _heads(cfg: Config) -> dict[str, Head]:
+  heads = {'logits': read_logits}
+  if cfg.halting:
+    heads['halt'] = _halt_per_sample
+    heads['halt_token'] = lambda state, args: args[0].halt_per_token(state)
+  return heads
+
+
+FAMILY = Family(config=Config, model=Universal, heads=_heads)

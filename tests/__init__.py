@@ -1,0 +1,1 @@
+"""The tests: they mirror loopformer/; tests/house reads the repository."""

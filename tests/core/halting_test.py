@@ -1,0 +1,192 @@
+"""Stopping rules against closed forms of the scalar and the affine map."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loopformer import core
+from loopformer.core import Cause
+from tests.core import affine
+
+RATES = (0.2, 0.5, 0.7)
+ARGS = affine.rates(list(RATES))
+
+
+def run(halt, max_steps=60, args=ARGS, state=None, **kw):
+  state = jnp.zeros_like(args[1]) if state is None else state
+  step = kw.pop('step', affine.scale)
+  kw = {'adjoint': core.none(), **kw}
+  loop = lambda args: core.iterate(
+    step, state, args, halt=halt, max_steps=max_steps, **kw
+  )
+  return jax.jit(loop)(args)
+
+
+def ratio(rate, t, rtol, atol):
+  """|h_t - h_{t-1}| / (atol + rtol |h_t|) of the scalar map from zero."""
+  height = (1 - rate**t) / (1 - rate)
+  return rate ** (t - 1) / (atol + rtol * height)
+
+
+def count(rate, rtol, atol=0.0, patience=1):
+  t = 1
+  while ratio(rate, t, rtol, atol) > 1:
+    t += 1
+  return t + patience - 1
+
+
+def check(result, expected, cause):
+  np.testing.assert_array_equal(result.steps_B, expected)
+  np.testing.assert_array_equal(result.cause_B, np.broadcast_to(cause, 3))
+
+
+@pytest.mark.parametrize(
+  'rtol,atol,patience',
+  [(1e-2, 0.0, 1), (0.0, 0.03, 1), (1e-2, 0.03, 1), (1e-2, 0.0, 4)],
+)
+def test_step_counts_in_closed_form(rtol, atol, patience):
+  rule = core.fixed_point(rtol, atol=atol, patience=patience)
+  result = run(rule)
+  expected = [count(c, rtol, atol, patience) for c in RATES]
+  check(result, expected, Cause.CONVERGED)
+  if atol == 0 and patience == 1:
+    assert expected == [affine.scalar_count(c, rtol) for c in RATES]
+  heights = [(1 - c**n) / (1 - c) for c, n in zip(RATES, expected, strict=True)]
+  np.testing.assert_allclose(result.state[:, 0], heights, 1e-6)
+  last = [ratio(c, n, 1, 0) for c, n in zip(RATES, expected, strict=True)]
+  np.testing.assert_allclose(result.residual_B, last, 1e-4)
+
+
+@pytest.mark.parametrize('norm', sorted(core.rows.NORMS))
+def test_every_norm_stops_a_row_of_equal_entries_at_the_same_step(norm):
+  args = jax.tree.map(lambda x: jnp.broadcast_to(x[..., None], (3, 4, 2)), ARGS)
+  result = run(core.fixed_point(1e-2, norm=norm), args=args, norm=norm)
+  check(result, [count(c, 1e-2) for c in RATES], Cause.CONVERGED)
+
+
+def test_the_worst_token_keeps_its_row_running_and_the_mean_lets_it_go():
+  rate = jnp.array([0.2, 0.2, 0.2, 0.9])[None, :, None]
+  args = (rate, jnp.ones_like(rate))
+  steps = {
+    n: int(run(core.fixed_point(0.05, norm=n), args=args).steps_B[0])
+    for n in ('token_l2', 'token_inf', 'token_l2_mean')
+  }
+  assert steps['token_l2'] == steps['token_inf'] == count(0.9, 0.05)
+  assert steps['token_l2_mean'] < steps['token_l2']
+
+
+def test_patience_asks_for_consecutive_steps():
+  """A map that stalls at every third step never satisfies patience 2."""
+
+  def stall(state, aux, args, info):
+    moving_B = info.steps_B % 3 > 0
+    return state + moving_B[:, None], aux
+
+  loop = lambda p: run(core.fixed_point(1e-6, patience=p), 9, step=stall)
+  check(loop(1), [1] * 3, Cause.CONVERGED)
+  check(loop(2), [9] * 3, Cause.CAP)
+
+
+def test_residual_not_of_damped_map():
+  """Damping by 0.01 moves a state by 1 % of what the map would."""
+  start = jnp.ones((3, 1))
+  kw = {'state': start, 'max_steps': 1, 'solver': core.damped(0.01)}
+  result = run(core.fixed_point(0.1), **kw)
+  residual = [1 / (1 + c) for c in RATES]
+  np.testing.assert_allclose(result.residual_B, residual, 1e-6)
+  check(result, [1] * 3, Cause.CAP)
+
+
+def test_a_tolerance_below_the_precision_of_the_state_is_refused():
+  for dtype, rtol in ((jnp.bfloat16, 1e-3), (jnp.float32, 1e-8)):
+    args = jax.tree.map(lambda x, d=dtype: x.astype(d), ARGS)
+    with pytest.raises(ValueError, match='rtol must be >= .* precision'):
+      run(core.fixed_point(rtol), args=args)
+  with pytest.raises(ValueError, match='precision of the bfloat16'):
+    run(core.fixed_point(0.0), state=jnp.zeros((3, 1), jnp.bfloat16))
+  check(run(core.fixed_point(0.0), 400), run(core.fixed_point(0.0), 400).steps_B
+        , Cause.CONVERGED)
+
+
+def test_bfloat16_freezes_off_its_fixed_point_with_residual_zero():
+  """Why: h <- 0.98 h + 0.02 from 0 stands still well below its limit 1."""
+  args = jnp.full((1, 1), 0.98, jnp.bfloat16), jnp.full((1, 1), 0.02, 'bfloat16')
+  result = run(core.fixed_steps(), 400, args=args)
+  assert result.residual_B[0] == 0
+  limit = float(args[1][0, 0]) / (1 - float(args[0][0, 0]))
+  assert abs(float(result.state[0, 0]) - limit) > 0.02 * limit
+
+
+@pytest.mark.parametrize(
+  'field,call',
+  [
+    ('rtol', lambda: core.fixed_point(-1.0)),
+    ('atol', lambda: core.fixed_point(atol=float('nan'))),
+    ('patience', lambda: core.fixed_point(patience=0)),
+    ('count', lambda: core.fixed_steps(-1)),
+    ('count', lambda: core.after(-1, core.fixed_steps())),
+    ('a combination', core.any_of),
+    ('a combination', core.all_of),
+  ],
+)
+def test_bad_rules_are_refused_by_name(field, call):
+  with pytest.raises(ValueError, match=f'^{field} '):
+    call()
+
+
+def test_counts_per_row():
+  counts = jnp.array([3, 0, 7])
+  result = run(core.fixed_steps(counts))
+  check(result, counts, Cause.CAP)
+  heights = [(1 - c**n) / (1 - c) for c, n in zip(RATES, counts, strict=True)]
+  np.testing.assert_allclose(result.state[:, 0], heights, 1e-6)
+  check(run(core.fixed_steps(2)), [2] * 3, Cause.CAP)
+  check(run(core.fixed_steps(), 5), [5] * 3, Cause.CAP)
+
+
+def test_any_of_stops_at_the_first_and_names_it():
+  counts = [count(c, 1e-2) for c in RATES]
+  rule = core.any_of(core.fixed_point(1e-2), core.fixed_steps(counts[1] + 1))
+  causes = [Cause.CONVERGED, Cause.CONVERGED, Cause.CAP]
+  check(run(rule), [counts[0], counts[1], counts[1] + 1], causes)
+
+
+def test_all_of_stops_at_the_last():
+  counts = [count(c, 1e-2) for c in RATES]
+  rule = core.all_of(core.fixed_steps(counts[1]), core.fixed_point(1e-2))
+  assert counts[0] < counts[1] < counts[2]
+  check(run(rule), [counts[1], counts[1], counts[2]], Cause.CONVERGED)
+  both = core.all_of(core.fixed_steps(3), core.fixed_steps(5))
+  check(run(both), [5] * 3, Cause.CAP)
+
+
+def test_after_holds_a_rule_back():
+  counts = [count(c, 1e-2) for c in RATES]
+  result = run(core.after(counts[1], core.fixed_point(1e-2)))
+  check(result, [counts[1], counts[1], counts[2]], Cause.CONVERGED)
+  check(run(core.after(4, core.fixed_steps(2))), [4] * 3, Cause.CAP)
+
+
+def test_combinations_nest():
+  inner = core.any_of(core.fixed_steps(3), core.fixed_point(0.5))
+  rule = core.any_of(core.after(6, inner), core.fixed_steps(20))
+  check(run(rule), [6] * 3, run(rule).cause_B)
+  both = core.all_of(inner, core.fixed_steps(4))
+  assert both.count == 4 and rule.count == 6
+
+
+def test_two_weighing_rules_are_refused():
+  act = core.act(lambda z, a: jax.nn.sigmoid(z[:, 0]))
+  with pytest.raises(ValueError, match='at most one'):
+    run(core.any_of(act, act))
+
+
+def test_held_back_weights_stay_a_convex_mixture():
+  """ACT that may not stop yet has nothing left to give, never less."""
+  act = core.act(lambda z, a: jnp.full(z.shape[:1], 0.4))
+  result = run(core.after(6, act), trace=lambda s, a, i: (), max_steps=8)
+  weight_RB = np.asarray(result.trace.weight_RB)
+  np.testing.assert_allclose(weight_RB[:3, 0], [0.4, 0.4, 0.2], 1e-6)
+  assert weight_RB.min() >= 0 and result.steps_B[0] == 6
+  np.testing.assert_allclose(weight_RB.sum(0), 1, 1e-6)

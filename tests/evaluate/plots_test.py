@@ -1,0 +1,53 @@
+"""The PNG plots: written, of the right size, and without global state."""
+
+import struct
+import sys
+
+import pytest
+
+from loopformer.evaluate import plots
+from tests.evaluate import sample
+
+
+def png_size(path) -> tuple[int, int]:
+  head = path.read_bytes()[:24]
+  assert head[:8] == b'\x89PNG\r\n\x1a\n'
+  return struct.unpack('>II', head[16:24])
+
+
+def draw(name, path):
+  results = sample.results()
+  if name == 'depth_sweep':
+    points = results['depth'][0]['points']
+    return plots.depth_sweep(
+      path,
+      {'fixed': points, 'fixed point': points[:4]},
+      trained_depth=8,
+      levels={'feedforward': 0.4},
+    )
+  if name == 'halting_pareto':
+    return plots.halting_pareto(path, results['halting'])
+  return plots.residual_curve(path, results['residual'], threshold=0.1)
+
+
+@pytest.mark.parametrize(
+  'name', ['depth_sweep', 'halting_pareto', 'residual_curve']
+)
+def test_a_png_is_written(tmp_path, name):
+  path = draw(name, tmp_path / 'new' / f'{name}.png')
+  assert png_size(path) == (900, 600)
+  assert path.stat().st_size > 5000
+
+
+def test_empty_data_gives_empty_axes(tmp_path):
+  for draw_empty in (
+    lambda path: plots.depth_sweep(path, {}),
+    lambda path: plots.halting_pareto(path, []),
+    lambda path: plots.residual_curve(path, []),
+  ):
+    assert png_size(draw_empty(tmp_path / 'empty.png')) == (900, 600)
+
+
+def test_pyplot_is_not_used(tmp_path):
+  draw('depth_sweep', tmp_path / 'a.png')
+  assert 'matplotlib.pyplot' not in sys.modules

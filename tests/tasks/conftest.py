@@ -1,0 +1,11 @@
+"""Tasks under test keep their caches to themselves."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope='session')
+def own_cache(tmp_path_factory):
+  """Points the disk cache at an empty folder for the whole session."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('LOOPFORMER_CACHE', str(tmp_path_factory.mktemp('cache')))
+    yield
