@@ -71,7 +71,7 @@ class Text:
     self.config = config
     self.seq_len = config.length
     self._corpus = _load(config)
-    size, self._cut = self._corpus.size, 0
+    size = self._corpus.size
     self._cut = int(size * (1.0 - config.heldout_fraction))
     shortest = min(self._cut, size - self._cut)
     if shortest <= config.length:

@@ -1,4 +1,4 @@
-"""From a mapping to a frozen dataclass tree, with errors that name the field."""
+"""From mappings to frozen dataclasses, with errors that name the field."""
 
 import dataclasses
 import types

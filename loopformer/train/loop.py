@@ -1,6 +1,7 @@
 """The host loop: batches in, metrics and checkpoints out, resumed by itself."""
 
 import json
+import logging
 import pathlib
 import platform
 import signal
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import NamedSharding
 
 import loopformer
@@ -23,6 +23,7 @@ from loopformer.train.progress import Progress
 from loopformer.train.state import Setup, TrainState, create, make_setup
 from loopformer.train.step import StepFn, make_train_step
 
+LOGGER = logging.getLogger('loopformer')
 # Fields in which a resumed run may differ from the one it continues.
 FREE_TO_CHANGE = (
   'eval',
@@ -64,7 +65,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
   _check_same_run(workdir, experiment)
   setup = make_setup(experiment)
   _write_records(workdir, experiment)
-  logging.info('%s', task.describe())
+  LOGGER.info('%s', task.describe())
   with (
     _Stop() as stop,
     Checkpointer(workdir / 'checkpoints', keep=experiment.train.keep) as saver,
@@ -73,7 +74,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
     state = create(setup) if restored is None else restored.state
     start = int(state.step)
     if start:
-      logging.info('Resumed from step %d.', start)
+      LOGGER.info('Resumed from step %d.', start)
     run = _Run(setup, task, workdir, saver, start)
     try:
       state = run.until_done(state, stop)
@@ -161,7 +162,7 @@ class _Run:
     line = f'step {step}: {where} is not finite'
     if self.cfg.on_nonfinite == 'abort':
       raise NonFiniteError(f'{line}; parameters are those of step {step - 1}.')
-    logging.warning('%s; the update was skipped.', line)
+    LOGGER.warning('%s; the update was skipped.', line)
 
   def save(self, state: TrainState, step: int) -> None:
     """Starts a checkpoint in the background, after the metrics are on disk."""

@@ -58,6 +58,6 @@ def test_puzzle_without_spare_clues_is_minimal():
 
 
 def test_hopeless_range_is_refused(monkeypatch):
-  monkeypatch.setattr(sudoku_pool, '_PATIENCE', 3)
+  monkeypatch.setattr(sudoku_pool, '_PATIENCE', 1)
   with pytest.raises(ValueError, match='max_clues must be reachable, got 17'):
     sudoku_pool.load(9, (17, 17), 2, seed=0)

@@ -45,7 +45,7 @@ def test_there_are_288_grids_of_4x4():
 def test_count_of_solutions_agrees_with_brute_force():
   grids = np.stack(solve([0] * 16, GEOMETRIES[4], limit=1000))
   rng = np.random.default_rng(0)
-  for _ in range(200):
+  for _ in range(60):
     clues = np.where(rng.random(16) < 0.2, rng.integers(1, 5, 16), 0)
     agree = ((clues == 0) | (clues == grids)).all(axis=1).sum()
     assert len(solve(clues, GEOMETRIES[4], limit=1000)) == agree

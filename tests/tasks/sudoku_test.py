@@ -15,7 +15,7 @@ from tests.tasks import laws
 CONFIGS = {
   4: SudokuConfig(),
   6: SudokuConfig(size=6, pool_size=20),
-  9: SudokuConfig(size=9, pool_size=12, heldout_fraction=0.4),
+  9: SudokuConfig(size=9, pool_size=8, heldout_fraction=0.4),
 }
 SIZES = pytest.mark.parametrize('size', [4, 6, 9])
 

@@ -15,7 +15,7 @@
     return element;
   };
   const plural = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
-  const short = (x) => (x === 0 ? '0' : x >= 0.01 ? x.toFixed(2) : x.toExponential(0));
+  const short = (x) => (x >= 0.01 ? x.toFixed(2) : String(Number(x.toPrecision(1))));
 
   function parts() {
     const [rows, columns] = board.shape;
