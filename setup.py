@@ -11,6 +11,8 @@ REQUIRES = [
   'chex>=0.1.90',
   'flax>=0.12',
   'grain>=0.2.15',
+  # tensorflow-datasets imports it to prepare a builder but does not list it.
+  'importlib_resources>=6.0',
   'jax>=0.10',
   'jaxtyping>=0.3',
   'matplotlib>=3.9',

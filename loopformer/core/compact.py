@@ -138,12 +138,9 @@ class _Machine(NamedTuple):
 
   def load(self, index_B: Array) -> Slots:
     """Fresh slots holding the given rows of the queue; N stands for none."""
-    taken = jax.tree.map(
-      lambda x: jnp.take(x, index_B, axis=0, mode='clip'), self.queue
-    )
-    keys_B = None
-    if self.keys_N is not None:
-      keys_B = self.keys_N[jnp.minimum(index_B, self.total - 1)]
+    place_B = jnp.minimum(index_B, self.total - 1)
+    taken = jax.tree.map(lambda x: x[place_B], self.queue)
+    keys_B = None if self.keys_N is None else self.keys_N[place_B]
     state, context = self.program.begin(self.params, taken)
     carry = self.iterate(state, context, keys_B, None, 0).carry
     idle = jnp.where(index_B < self.total, Cause.LIVE, Cause.RULE)

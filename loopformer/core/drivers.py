@@ -27,6 +27,8 @@ def run_while(
     if not isinstance(max_steps, int):
       raise ValueError('max_steps must be a plain int to keep a trace.')
     buffers = _buffers(loop, carry, max_steps)
+    if max_steps == 0:
+      return carry, aux, buffers
 
   def running(loop_state):
     carry, _, _ = loop_state
@@ -46,7 +48,7 @@ def run_while(
     return carry, aux, buffers
 
   carry, aux, buffers = jax.lax.while_loop(running, body, (carry, aux, buffers))
-  if buffers is not None and max_steps:
+  if buffers is not None:
     buffers = _repeat_last(buffers, carry.t - first)
   return carry, aux, buffers
 

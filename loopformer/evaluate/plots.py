@@ -60,6 +60,7 @@ def depth_sweep(
   if trained_depth is not None:
     label = f'trained with {trained_depth}'
     axes.axvline(trained_depth, color=SOFT, linestyle='--', label=label)
+  axes.set_ylim(0, 103)
   _doubling_ticks(axes, [r['steps'] for rows in curves.values() for r in rows])
   return _save(figure, axes, path)
 

@@ -37,7 +37,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
   handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.tmp')
   try:
     with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **arrays)
+      np.savez(file, allow_pickle=False, **arrays)
     os.replace(temporary, path)
   except BaseException:
     pathlib.Path(temporary).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import codecs
 import pathlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -120,11 +120,11 @@ def from_tfds(
     has = ', '.join(builder.info.features or {})
     raise ValueError(f'tfds_feature must be one of {has}, got {feature!r}.')
   builder.download_and_prepare()
-  source = builder.as_data_source(split=split)
-  documents = grain.MapDataset.source(source).map(lambda row: row[feature])
+  source: Any = builder.as_data_source(split=split)
+  rows: Any = grain.MapDataset.source(source)
   named = (
-    (f'{name}/{split}[{index}]', _as_bytes(documents[index]))
-    for index in range(len(documents))
+    (f'{name}/{split}[{index}]', _as_bytes(rows[index][feature]))
+    for index in range(len(rows))
   )
   return _join(named, on_bad_row)
 

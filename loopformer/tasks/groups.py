@@ -52,15 +52,15 @@ def _order(kind: str, n: int) -> int:
 
 
 def _parse(name: str) -> list[tuple[str, int]]:
-  factors = [re.fullmatch('([zsa])([0-9]{1,4})', part)
-             for part in name.lower().split('x')]  # fmt: skip
-  known = all(factor and int(factor[2]) >= 1 for factor in factors)
-  if not known:
-    raise ValueError(
-      f'group must be z<n>, s<n>, a<n> or a product like a4xz5, got {name!r}.'
-    )
-  pairs = [(factor[1], int(factor[2])) for factor in factors]
-  if math.prod(_order(kind, min(n, 9999)) for kind, n in pairs) > _LARGEST:
+  pairs = []
+  for part in name.lower().split('x'):
+    factor = re.fullmatch('([zsa])([1-9][0-9]{0,3})', part)
+    if factor is None:
+      raise ValueError(
+        f'group must be z<n>, s<n>, a<n> or a product like a4xz5, got {name!r}.'
+      )
+    pairs.append((factor[1], int(factor[2])))
+  if math.prod(_order(kind, n) for kind, n in pairs) > _LARGEST:
     raise ValueError(
       f'group must have at most {_LARGEST} elements, got {name!r}.'
     )

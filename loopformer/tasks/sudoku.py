@@ -172,7 +172,9 @@ class Sudoku:
       return first
     more = self._batch(pool, rows_B[total:], rng, config.augment)
     return Batch(
-      **{key: np.concatenate([first[key], more[key]]) for key in first}
+      inputs=np.concatenate([first['inputs'], more['inputs']]),
+      labels=np.concatenate([first['labels'], more['labels']]),
+      ids=np.concatenate([first['ids'], more['ids']]),
     )
 
   def _batch(
@@ -226,7 +228,8 @@ def is_valid(
 ) -> Bool[np.ndarray, ' N']:
   """Every row is a complete grid that keeps the rules."""
   digits_NT = tokens_NT - 1
-  legal_N = ((digits_NT >= 1) & (digits_NT <= size)).all(axis=1)
+  legal_NT = (digits_NT >= 1) & (digits_NT <= size)
+  legal_N = np.logical_and.reduce(legal_NT, axis=1)
   safe_NT = np.where(legal_N[:, None], digits_NT, 1).astype(np.uint8)
   return legal_N & is_solved(safe_NT, GEOMETRIES[size])
 
@@ -236,7 +239,7 @@ def render(tokens_T: Int[np.ndarray, ' T']) -> str:
   n = int(len(tokens_T) ** 0.5)
   r, c = GEOMETRIES[n]
   symbols = [str(token - 1) if token > BLANK else '.' for token in tokens_T]
-  lines = []
+  lines: list[str] = []
   for row in range(n):
     if row and row % r == 0:
       lines.append('-+-'.join(['-' * (2 * c - 1)] * r))

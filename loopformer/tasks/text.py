@@ -92,7 +92,7 @@ class Text:
 
   def train_batch(self, seed: int, step: int, size: int) -> Batch:
     """Rows [step * size, (step + 1) * size) of the epochs laid end to end."""
-    return _as_batch(self._shuffled(seed, size)[step])
+    return _as_batch(np.asarray(self._shuffled(seed, size)[step]))
 
   def heldout(self, count: int) -> Batch:
     """`count` windows of the tail; disjoint while count * T fits into it."""

@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
+from ml_collections.config_dict import placeholder
+
 from loopformer.nn.config import require, require_one_of
 from loopformer.tasks import TASKS
 from loopformer.train.config import from_mapping, to_mapping
@@ -231,8 +234,8 @@ def bind(experiment: Experiment, task: Any) -> Experiment:
 REDUCED_TASKS = {
   'sudoku': {'size': 4, 'min_clues': 6, 'max_clues': 8, 'path': None},
   'group': {'length': 6},
-  'p_hop': {'length': 16},
-  'text': {'seq_len': 16},
+  'p_hop': {'length': 16, 'hops': 2},
+  'text': {'length': 16},
 }
 
 
@@ -284,3 +287,24 @@ def _pop_name(section, path, key, table):
       f'{nearest(name, table)}.'
     )
   return name
+
+
+def config_dict(**sections: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """A whole config for absl flags: what is given, and every default.
+
+  Every field of every section is present, so each can be overridden by a flag
+  such as `--config.train.steps=100`, and a wrong name is refused.
+  """
+  return _config_dict(to_dict(from_dict(sections)))
+
+
+def _config_dict(values):
+  config = ml_collections.ConfigDict()
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      config[key] = _config_dict(value)
+    elif value is None:
+      config[key] = placeholder(object)
+    else:
+      config[key] = tuple(value) if isinstance(value, list) else value
+  return config

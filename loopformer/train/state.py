@@ -117,13 +117,21 @@ def _state_shardings(setup, shapes):
     shapes.params,
     is_leaf=lambda x: isinstance(x, NamedSharding),
   )
-  opt_state = optax.tree.map_params(
-    setup.optimizer,
-    lambda leaf, s: s if leaf.ndim == len(s.spec) else whole,
-    shapes.opt_state,
-    like_params,
-    transform_non_params=lambda _: whole,
-  )
+  # Moments lie under the path of their parameter, and as it does.
+  known = {
+    path: (leaf.shape, spec)
+    for (path, leaf), spec in zip(
+      jax.tree_util.tree_leaves_with_path(shapes.params),
+      jax.tree.leaves(like_params),
+      strict=True,
+    )
+  }
+
+  def of_moment(path, leaf):
+    tails = (known.get(path[i:], ((), None)) for i in range(len(path)))
+    return next((s for shape, s in tails if s and shape == leaf.shape), whole)
+
+  opt_state = jax.tree_util.tree_map_with_path(of_moment, shapes.opt_state)
   return TrainState(
     step=whole,
     params=like_params,

@@ -45,7 +45,7 @@ def train_step(
   """One optimiser step on `inputs`, `labels` and `ids` of a whole batch."""
   cfg = setup.experiment.train
   grads, metrics = _gradients(setup, state, prepare(setup, state, batch))
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads)
   updates, opt_state = setup.optimizer.update(
     grads, state.opt_state, state.params
   )

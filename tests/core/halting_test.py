@@ -55,7 +55,7 @@ def test_step_counts_in_closed_form(rtol, atol, patience):
   heights = [(1 - c**n) / (1 - c) for c, n in zip(RATES, expected, strict=True)]
   np.testing.assert_allclose(result.state[:, 0], heights, 1e-6)
   last = [ratio(c, n, 1, 0) for c, n in zip(RATES, expected, strict=True)]
-  np.testing.assert_allclose(result.residual_B, last, 1e-4)
+  np.testing.assert_allclose(result.residual_B, last, 1e-3)
 
 
 @pytest.mark.parametrize('norm', sorted(core.rows.NORMS))
@@ -93,7 +93,7 @@ def test_residual_not_of_damped_map():
   start = jnp.ones((3, 1))
   kw = {'state': start, 'max_steps': 1, 'solver': core.damped(0.01)}
   result = run(core.fixed_point(0.1), **kw)
-  residual = [1 / (1 + c) for c in RATES]
+  residual = [c / (1 + c) for c in RATES]
   np.testing.assert_allclose(result.residual_B, residual, 1e-6)
   check(result, [1] * 3, Cause.CAP)
 
@@ -105,17 +105,20 @@ def test_a_tolerance_below_the_precision_of_the_state_is_refused():
       run(core.fixed_point(rtol), args=args)
   with pytest.raises(ValueError, match='precision of the bfloat16'):
     run(core.fixed_point(0.0), state=jnp.zeros((3, 1), jnp.bfloat16))
-  check(run(core.fixed_point(0.0), 400), run(core.fixed_point(0.0), 400).steps_B
-        , Cause.CONVERGED)
+  exact = run(core.fixed_point(0.0), 400)
+  check(exact, exact.steps_B, Cause.CONVERGED)
+  assert exact.residual_B.max() == 0
 
 
-def test_bfloat16_freezes_off_its_fixed_point_with_residual_zero():
-  """Why: h <- 0.98 h + 0.02 from 0 stands still well below its limit 1."""
-  args = jnp.full((1, 1), 0.98, jnp.bfloat16), jnp.full((1, 1), 0.02, 'bfloat16')
-  result = run(core.fixed_steps(), 400, args=args)
-  assert result.residual_B[0] == 0
-  limit = float(args[1][0, 0]) / (1 - float(args[0][0, 0]))
-  assert abs(float(result.state[0, 0]) - limit) > 0.02 * limit
+def test_bfloat16_freezes_off_its_fixed_point():
+  """Why: h <- 0.98 h + 0.02 stands still 2 % and more from its limit."""
+  rate, offset = (jnp.full((1, 1), x, jnp.bfloat16) for x in (0.98, 0.02))
+  states = [
+    run(core.fixed_steps(), n, args=(rate, offset)).state for n in (300, 400)
+  ]
+  affine.equal(*states)
+  limit = float(offset[0, 0]) / (1 - float(rate[0, 0]))
+  assert abs(float(states[0][0, 0]) - limit) > 0.02 * limit
 
 
 @pytest.mark.parametrize(

@@ -132,14 +132,12 @@ def test_only_rows_that_need_it_step():
   """A frozen row keeps state, solver and rule state bit for bit."""
   rule = core.fixed_point(1e-2)
   for solver in ('anderson', 'patience'):
-    short = run(rule, solver, max_steps=3).carry
+    short = run(rule, solver, max_steps=6).carry
     long = run(rule, solver, max_steps=12).carry
     stopped = np.asarray(short.cause_B) == Cause.CONVERGED
     assert stopped.any() and not stopped.all()
-    pick = lambda c: [
-      np.asarray(x)[stopped] for x in jax.tree.leaves(c._replace(t=None))
-    ]
-    affine.equal(pick(short), pick(long))
+    for a, b in zip(*map(jax.tree.leaves, (short[1:], long[1:])), strict=True):
+      np.testing.assert_array_equal(a[stopped], b[stopped])
 
 
 def test_returned_steps_not_initial_counter():
@@ -162,7 +160,9 @@ def test_no_step_at_all():
 
 @pytest.mark.parametrize('adjoint', [core.none(), core.last_k(2)])
 def test_the_cap_may_be_traced(adjoint):
-  loop = jax.jit(lambda n: run(core.fixed_steps(), max_steps=n, adjoint=adjoint))
+  loop = jax.jit(
+    lambda n: run(core.fixed_steps(), max_steps=n, adjoint=adjoint)
+  )
   for n in (1, 5):
     same = run(core.fixed_steps(), max_steps=n)
     affine.equal(loop(n).state, same.state)

@@ -1,0 +1,80 @@
+"""A plain transformer: what a loop has to beat.
+
+Shows: with the looped model's parameters it lacks depth; with its compute it
+needs R times the parameters.
+Hardware: two CPU cores. Time and score: see experiments/RESULTS.md.
+Command: loopformer-train --config=experiments/feedforward.py:same_compute
+"""
+
+import ml_collections
+
+from loopformer.train.experiment import config_dict
+
+
+def _sudoku4(layers: int) -> ml_collections.ConfigDict:
+  return config_dict(
+    model={
+      'family': 'feedforward',
+      'layers': layers,
+      'positions': 'learned',
+      'block': {
+        'style': 'pre',
+        'rotary': 'none',
+        'width': 64,
+        'heads': 4,
+        'hidden': 128,
+      },
+    },
+    task={'name': 'sudoku', 'size': 4},
+    loop={'max_steps': 1},
+    train={
+      'steps': 600,
+      'batch_size': 64,
+      'optimizer': {
+        'learning_rate': 2e-3,
+        'warmup': 50,
+        'schedule': 'cosine',
+        'weight_decay': 0.01,
+      },
+    },
+    eval={'rows': 5120, 'depths': (1,), 'cap': 1},
+  )
+
+
+def text() -> ml_collections.ConfigDict:
+  """Six layers on byte-level text."""
+  return config_dict(
+    model={
+      'family': 'feedforward',
+      'layers': 6,
+      'block': {'width': 128, 'heads': 4, 'mask': 'causal'},
+    },
+    task={'name': 'text', 'length': 128},
+    loop={'max_steps': 1},
+    train={
+      'steps': 2000,
+      'batch_size': 16,
+      'save_every': 20,
+      'log_every': 5,
+      'optimizer': {'learning_rate': 1e-3, 'warmup': 50, 'weight_decay': 0.1},
+    },
+    eval={'rows': 256, 'batch_size': 64, 'depths': (1,), 'cap': 1},
+  )
+
+
+VARIANTS = {
+  'same_parameters': lambda: _sudoku4(2),
+  'same_compute': lambda: _sudoku4(16),
+  'text': text,
+}
+
+
+def get_config(
+  variant: str = 'same_parameters',
+) -> ml_collections.ConfigDict:
+  """The config of a variant; both sizes match `universal.py:sudoku4`."""
+  if variant not in VARIANTS:
+    raise ValueError(
+      f'variant must be one of {sorted(VARIANTS)}, got {variant!r}.'
+    )
+  return VARIANTS[variant]()

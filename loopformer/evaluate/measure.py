@@ -1,0 +1,295 @@
+"""Runs a model over held-out rows under a halt rule, and times it.
+
+Time follows the slowest row of a batch unless rows are compacted, so every
+measurement gives mean and maximum steps and the wall-clock time, both for
+masked batches and for a refilled queue (`core.compact`).
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loopformer import core
+from loopformer.core import adjoints, compact
+from loopformer.tasks import Batch, Task
+from loopformer.zoo import family as zoo
+from loopformer.zoo.choices import LoopConfig, make_rule, make_solver
+
+Spec = Mapping[str, Any]
+
+
+class Subject(NamedTuple):
+  """A model to be measured, and the heads its halt rules may read."""
+
+  model: Any
+  heads: Mapping[str, zoo.Head]
+  loop: LoopConfig
+
+
+class Rows(NamedTuple):
+  """What was predicted for N rows, and what it took.
+
+  Attributes:
+    predictions_NT: arg-max tokens.
+    steps_N: recurrences of each row (a mean over tokens where tokens halt).
+    cause_N: `core.Cause` of each row.
+    residual_N: its last relative residual.
+    seconds: wall-clock time of the fastest repetition, compilation excluded.
+  """
+
+  predictions_NT: np.ndarray
+  steps_N: np.ndarray
+  cause_N: np.ndarray
+  residual_N: np.ndarray
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+  """A compiled halt rule; `cap` is traced, so one compilation serves all."""
+
+  subject: Subject
+  spec: Spec
+  batch_size: int
+  seed: int = 0
+
+  @functools.cached_property
+  def _masked(self) -> Any:
+    """`(model, inputs_BT, ids_B, cap) -> per-row results`, jitted."""
+    loop = self.subject.loop
+    rule = make_rule(self.spec, self.subject.heads, rows=loop.rows)
+
+    def run(model, inputs_BT, ids_B, cap):
+      plan = zoo.Plan(
+        rule,
+        cap,
+        adjoints.none(),
+        make_solver(loop.solver),
+        loop.norm,
+        loop.rows,
+      )
+      keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
+      result, context = zoo.run(model, inputs_BT, plan, keys_B=keys_B)
+      logits = zoo.output_logits(model, result, context)
+      return _readings(
+        logits, result.steps_B, result.cause_B, result.residual_B
+      )
+
+    return jax.jit(run)
+
+  def masked(self, batch: Batch, cap: int, *, repeats: int = 1) -> Rows:
+    """Batch by batch: each batch lasts as long as its slowest row."""
+    parts = _batches(batch, self.batch_size)
+    call = lambda part: self._masked(
+      self.subject.model, part['inputs'], part['ids'], jnp.int32(cap)
+    )
+    jax.block_until_ready(call(parts[0]))
+    outputs, seconds = _timed(lambda: [call(part) for part in parts], repeats)
+    joined = [np.concatenate(column) for column in zip(*outputs, strict=True)]
+    return Rows(*(x[: len(batch['ids'])] for x in joined), seconds)
+
+  def compacted(self, batch: Batch, cap: int, *, repeats: int = 1) -> Rows:
+    """One queue through `batch_size` slots, refilled as rows halt."""
+    run = jax.jit(functools.partial(self._drain, cap=cap))
+    model = self.subject.model
+    inputs, ids = jnp.asarray(batch['inputs']), jnp.asarray(batch['ids'])
+    jax.block_until_ready(run(model, inputs, ids))
+    outputs, seconds = _timed(lambda: run(model, inputs, ids), repeats)
+    return Rows(*outputs, seconds)
+
+  def _drain(self, model, inputs_NT, ids_N, *, cap):
+    loop = self.subject.loop
+    program = compact.Program(
+      begin=lambda model, taken: zoo.begin(model, *taken),
+      step=zoo.step,
+      finish=lambda model, state, context: jnp.argmax(
+        model.readout(state, context), -1
+      ).astype(jnp.int32),
+      halt=make_rule(self.spec, self.subject.heads, rows='sample'),
+      cap=cap,
+      solver=make_solver(loop.solver),
+    )
+    keys_N = core.row_keys(jax.random.key(self.seed), ids_N)
+    out = compact.drain(
+      program, model, (inputs_NT, keys_N), slots=self.batch_size, keys_N=keys_N
+    )
+    return out.outputs, out.steps_N, out.cause_N, out.residual_N
+
+
+def _readings(logits, steps_B, cause_B, residual_B):
+  """Per-sample results; token rows are averaged, their causes maximised."""
+  if steps_B.ndim == 2:
+    steps_B, residual_B = jnp.mean(steps_B, -1), jnp.max(residual_B, -1)
+    cause_B = jnp.max(cause_B, -1)
+  return jnp.argmax(logits, -1).astype(jnp.int32), steps_B, cause_B, residual_B
+
+
+def _batches(batch, size):
+  """Equal parts; the last one is filled up with the first row again."""
+  count = len(batch['ids'])
+  index = np.arange(-(-count // size) * size)
+  index = np.where(index < count, index, 0).reshape(-1, size)
+  return [{key: jnp.asarray(x[i]) for key, x in batch.items()} for i in index]
+
+
+def _timed(call, repeats):
+  best = float('inf')
+  for _ in range(repeats):
+    begin = time.perf_counter()
+    outputs = jax.block_until_ready(call())
+    best = min(best, time.perf_counter() - begin)
+  return jax.tree.map(np.asarray, outputs), best
+
+
+def summary(task: Task, batch: Batch, rows: Rows) -> dict[str, float]:
+  """Means of the task's scores, and steps and time."""
+  scores = task.score(rows.predictions_NT, batch)
+  return {
+    **{name: float(np.mean(x)) for name, x in scores.items()},
+    'mean_steps': float(np.mean(rows.steps_N)),
+    'max_steps': float(np.max(rows.steps_N)),
+    'converged': float(np.mean(rows.cause_N == core.Cause.CONVERGED)),
+    'non_finite': float(np.mean(rows.cause_N == core.Cause.NON_FINITE)),
+    'seconds': rows.seconds,
+  }
+
+
+def spec_label(spec: Spec) -> str:
+  """A rule as a short text: `fixed_point rtol=0.1`."""
+  arguments = [
+    f'{k}={v}' for k, v in spec.items() if k not in ('name', 'rules')
+  ]
+  parts = [spec_label(rule) for rule in spec.get('rules', ())]
+  joined = f'({", ".join(parts)})' if parts else ''
+  return ' '.join([str(spec['name']) + joined, *arguments])
+
+
+def depth_sweep(
+  subject: Subject,
+  task: Task,
+  batch: Batch,
+  *,
+  specs: Sequence[Spec],
+  depths: Sequence[int],
+  batch_size: int,
+) -> list[dict[str, Any]]:
+  """Every rule capped at every depth: one record each."""
+  records = []
+  for spec in specs:
+    runner = Runner(subject, spec, batch_size)
+    for depth in depths:
+      rows = runner.masked(batch, depth)
+      record = summary(task, batch, rows)
+      records.append({'rule': spec_label(spec), 'steps': depth, **record})
+  return records
+
+
+def halting_comparison(
+  subject: Subject,
+  task: Task,
+  batch: Batch,
+  *,
+  specs: Sequence[Spec],
+  cap: int,
+  batch_size: int,
+  repeats: int = 3,
+) -> list[dict[str, Any]]:
+  """Rules at one cap, timed in masked batches and compacted slots.
+
+  `speedup` is the time of always running to the cap, measured in the same
+  call, over the faster of the two.
+  """
+  always = Runner(subject, {'name': 'fixed_steps'}, batch_size)
+  longest = always.masked(batch, cap, repeats=repeats)
+  records = [
+    {
+      'name': f'always {cap}',
+      'kind': 'fixed',
+      **summary(task, batch, longest),
+      'speedup': 1.0,
+    }
+  ]
+  for spec in specs:
+    runner = Runner(subject, spec, batch_size)
+    rows = runner.masked(batch, cap, repeats=repeats)
+    record = summary(task, batch, rows)
+    record['seconds_masked'] = rows.seconds
+    if _can_compact(subject, spec):
+      packed = runner.compacted(batch, cap, repeats=repeats)
+      record['seconds_compacted'] = packed.seconds
+      record['seconds'] = min(packed.seconds, rows.seconds)
+    record['speedup'] = longest.seconds / record['seconds']
+    records.append({'name': spec_label(spec), 'kind': spec['name'], **record})
+  return records
+
+
+def _can_compact(subject, spec):
+  """Mixed outputs and per-token rows are not queued."""
+  return subject.loop.rows == 'sample' and spec['name'] not in ('act', 'ponder')
+
+
+def residual_curve(
+  subject: Subject, batch: Batch, *, steps: int
+) -> list[dict[str, float]]:
+  """Quantiles over rows of the relative residual after each recurrence."""
+  loop = subject.loop
+  plan = zoo.Plan(
+    core.fixed_steps(),
+    steps,
+    adjoints.none(),
+    make_solver(loop.solver),
+    loop.norm,
+  )
+
+  @jax.jit
+  def run(model, inputs_BT, ids_B):
+    keys_B = core.row_keys(jax.random.key(0), ids_B)
+    result, _ = zoo.run(
+      model, inputs_BT, plan, keys_B=keys_B, trace=lambda *_: ()
+    )
+    return result.trace.residual_RB
+
+  residual_RB = np.asarray(run(subject.model, batch['inputs'], batch['ids']))
+  levels = np.nanquantile(residual_RB, (0.1, 0.5, 0.9), axis=1)
+  return [
+    {'step': t + 1, 'p10': float(a), 'median': float(b), 'p90': float(c)}
+    for t, (a, b, c) in enumerate(zip(*levels, strict=True))
+  ]
+
+
+def watch(
+  subject: Subject, batch: Batch, *, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Predictions, their probability and the residual after each recurrence.
+
+  Returns:
+    predictions [R, B, T], confidence [R, B, T] and residual [R, B].
+  """
+  loop = subject.loop
+  plan = zoo.Plan(
+    core.fixed_steps(),
+    steps,
+    adjoints.none(),
+    make_solver(loop.solver),
+    loop.norm,
+  )
+
+  def trace(state, args, info):
+    del info
+    probabilities = jax.nn.softmax(args[0].readout(state, args[1]), -1)
+    return jnp.argmax(probabilities, -1), jnp.max(probabilities, -1)
+
+  @jax.jit
+  def run(model, inputs_BT, ids_B):
+    keys_B = core.row_keys(jax.random.key(0), ids_B)
+    result, _ = zoo.run(model, inputs_BT, plan, keys_B=keys_B, trace=trace)
+    return *result.trace.values, result.trace.residual_RB
+
+  outputs = run(subject.model, batch['inputs'], batch['ids'])
+  return tuple(np.asarray(x) for x in outputs)
