@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 import loopformer
+from loopformer.bin.host import keep_memory
 from loopformer.train.checkpoint import CheckpointError
 from loopformer.train.loop import NonFiniteError
 
@@ -34,6 +35,7 @@ def launch(
     define: defines its flags.
     run: does its work; returns the exit status, None for zero.
   """
+  keep_memory()
   define()
 
   def main(argv: Sequence[str]) -> int | None:

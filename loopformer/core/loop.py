@@ -66,21 +66,15 @@ def iterate(
     A `LoopResult`.
 
   Raises:
-    ValueError: if `max_steps` is negative or the state has no common rows.
+    ValueError: if `max_steps` is negative, or the state has no common rows or
+      no floating-point array.
   """
   if isinstance(max_steps, int) and max_steps < 0:
     raise ValueError(f'max_steps must be >= 0, got {max_steps}.')
   state = jax.tree.map(jnp.asarray, state)
-  loop = body.Loop(
-    step=step,
-    args=args,
-    halt=halt,
-    solver=solvers.picard() if solver is None else solver,
-    norm=rows.norm_of(norm),
-    row_ndim=row_ndim,
-    keys_B=keys,
-    trace=trace,
-  )
+  solver = solvers.picard() if solver is None else solver
+  measure = rows.norm_of(norm)
+  loop = body.Loop(step, args, halt, solver, measure, row_ndim, keys, trace)
   carry = body.start(loop, state) if carry is None else _resume(carry)
   adjoint = adjoints.full() if adjoint is None else adjoint
   outcome, settled = adjoint(loop, carry, aux, max_steps)

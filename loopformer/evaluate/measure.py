@@ -22,6 +22,8 @@ from loopformer.zoo import family as zoo
 from loopformer.zoo.choices import LoopConfig, make_rule, make_solver
 
 Spec = Mapping[str, Any]
+# Rules whose output is a weighted sum of states, not one of them.
+MIXING = ('act', 'ponder')
 
 
 class Subject(NamedTuple):
@@ -77,8 +79,8 @@ class Runner:
       keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
       result, context = zoo.run(model, inputs_BT, plan, keys_B=keys_B)
       logits = zoo.output_logits(model, result, context)
-      return _readings(
-        logits, result.steps_B, result.cause_B, result.residual_B
+      return jnp.argmax(logits, -1).astype(jnp.int32), *_per_sample(
+        result.steps_B, result.cause_B, result.residual_B
       )
 
     return jax.jit(run)
@@ -93,6 +95,44 @@ class Runner:
     outputs, seconds = _timed(lambda: [call(part) for part in parts], repeats)
     joined = [np.concatenate(column) for column in zip(*outputs, strict=True)]
     return Rows(*(x[: len(batch['ids'])] for x in joined), seconds)
+
+  def traced(self, batch: Batch, cap: int) -> tuple[np.ndarray, Rows]:
+    """Predictions after every recurrence up to `cap` [R, N, T], and `Rows`.
+
+    A stopped row keeps its state, so entry r - 1 is what a cap of r returns.
+    """
+    run = jax.jit(functools.partial(self._trace, cap=cap))
+    model, parts = self.subject.model, _batches(batch, self.batch_size)
+    outputs, seconds = _timed(
+      lambda: [run(model, part['inputs'], part['ids']) for part in parts], 1
+    )
+    count = len(batch['ids'])
+    predictions = np.concatenate([out[0] for out in outputs], 1)[:, :count]
+    columns = zip(*(out[1] for out in outputs), strict=True)
+    rows = [np.concatenate(column)[:count] for column in columns]
+    return predictions, Rows(predictions[-1], *rows, seconds)
+
+  def _trace(self, model, inputs_BT, ids_B, *, cap):
+    loop = self.subject.loop
+    plan = zoo.Plan(
+      make_rule(self.spec, self.subject.heads, rows=loop.rows),
+      cap,
+      adjoints.none(),
+      make_solver(loop.solver),
+      loop.norm,
+      loop.rows,
+    )
+
+    def trace(state, args, info):
+      del info
+      logits_BTV = args[0].readout(state, args[1])
+      return jnp.argmax(logits_BTV, -1).astype(jnp.int32)
+
+    keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
+    result, _ = zoo.run(model, inputs_BT, plan, keys_B=keys_B, trace=trace)
+    return result.trace.values, _per_sample(
+      result.steps_B, result.cause_B, result.residual_B
+    )
 
   def compacted(self, batch: Batch, cap: int, *, repeats: int = 1) -> Rows:
     """One queue through `batch_size` slots, refilled as rows halt."""
@@ -122,12 +162,12 @@ class Runner:
     return out.outputs, out.steps_N, out.cause_N, out.residual_N
 
 
-def _readings(logits, steps_B, cause_B, residual_B):
-  """Per-sample results; token rows are averaged, their causes maximised."""
+def _per_sample(steps_B, cause_B, residual_B):
+  """Token rows are averaged, their causes and residuals maximised."""
   if steps_B.ndim == 2:
     steps_B, residual_B = jnp.mean(steps_B, -1), jnp.max(residual_B, -1)
     cause_B = jnp.max(cause_B, -1)
-  return jnp.argmax(logits, -1).astype(jnp.int32), steps_B, cause_B, residual_B
+  return steps_B, cause_B, residual_B
 
 
 def _batches(batch, size):
@@ -179,15 +219,41 @@ def depth_sweep(
   depths: Sequence[int],
   batch_size: int,
 ) -> list[dict[str, Any]]:
-  """Every rule capped at every depth: one record each."""
+  """Every rule capped at every depth: one record each.
+
+  One run per rule serves all depths, unless the rule mixes states: then what
+  a cap returns is not a state the loop passed through.
+  """
   records = []
   for spec in specs:
     runner = Runner(subject, spec, batch_size)
-    for depth in depths:
-      rows = runner.masked(batch, depth)
+    capped = _capped_runs if spec['name'] in MIXING else _cuts_of_one_run
+    for depth, rows in capped(runner, batch, depths):
       record = summary(task, batch, rows)
+      del record['seconds']
       records.append({'rule': spec_label(spec), 'steps': depth, **record})
   return records
+
+
+def _cuts_of_one_run(runner, batch, depths):
+  """Each depth as a cut through one traced run."""
+  predictions, rows = runner.traced(batch, max(depths))
+  for depth in depths:
+    cut_N = np.where(rows.steps_N > depth, core.Cause.CAP, rows.cause_N)
+    yield (
+      depth,
+      rows._replace(
+        predictions_NT=predictions[depth - 1],
+        steps_N=np.minimum(rows.steps_N, depth),
+        cause_N=cut_N,
+      ),
+    )
+
+
+def _capped_runs(runner, batch, depths):
+  """Each depth as a run of its own."""
+  for depth in depths:
+    yield depth, runner.masked(batch, depth)
 
 
 def halting_comparison(
@@ -231,7 +297,7 @@ def halting_comparison(
 
 def _can_compact(subject, spec):
   """Mixed outputs and per-token rows are not queued."""
-  return subject.loop.rows == 'sample' and spec['name'] not in ('act', 'ponder')
+  return subject.loop.rows == 'sample' and spec['name'] not in MIXING
 
 
 def residual_curve(

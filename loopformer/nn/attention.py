@@ -1,13 +1,13 @@
 """Multi-head and grouped-query self-attention."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.kernels import attend
+from loopformer.nn.linear import Linear
 from loopformer.nn.rotary import rotary_table, rotate
-from loopformer.nn.variables import named
 
 MASKS = ('none', 'causal', 'window', 'prefix')
 
@@ -32,18 +32,6 @@ def mask_of(
   raise ValueError(f'mask must be one of {MASKS}, got {kind!r}.')
 
 
-def attend(
-  q_BTHK: Float[Array, 'B T H K'],
-  k_BSGK: Float[Array, 'B S G K'],
-  v_BSGK: Float[Array, 'B S G K'],
-  mask: Bool[Array, '...'] | None,
-) -> Float[Array, 'B T H K']:
-  """softmax(q k^T / sqrt(K)) v, the softmax in float32; H a multiple of G."""
-  if mask is not None:
-    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-  return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=mask)
-
-
 class Attention(nnx.Module):
   """Self-attention without biases; `kv_heads` groups share keys and values."""
 
@@ -51,20 +39,10 @@ class Attention(nnx.Module):
     self.cfg = cfg
     inner = cfg.heads * cfg.head_width
     kv = cfg.groups * cfg.head_width
-    init = nnx.initializers.lecun_normal()
-
-    def linear(features_in, features_out, *names):
-      return nnx.Linear(
-        features_in,
-        features_out,
-        use_bias=False,
-        dtype=cfg.compute_dtype,
-        kernel_init=named(init, *names),
-        rngs=rngs,
-      )
-
-    self.qkv = linear(cfg.width, inner + 2 * kv, 'embed', 'heads')
-    self.out = linear(inner, cfg.width, 'heads', 'embed')
+    self.qkv = Linear(
+      cfg.width, inner + 2 * kv, 'embed', 'heads', cfg=cfg, rngs=rngs
+    )
+    self.out = Linear(inner, cfg.width, 'heads', 'embed', cfg=cfg, rngs=rngs)
 
   def __call__(
     self,

@@ -8,21 +8,42 @@
 The last two are both called sandwich norm and are not the same map.
 """
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from loopformer.nn.attention import Attention
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.kernels import rms_normalise
 from loopformer.nn.mlp import MLP
 from loopformer.nn.stack import apply_stack, stack
+from loopformer.nn.variables import Param
+
+
+class RMSNorm(nnx.Module):
+  """y = g x / sqrt(mean(x^2) + epsilon), in float32; g is optional."""
+
+  def __init__(self, cfg: BlockConfig, *, rngs: nnx.Rngs):
+    del rngs
+    self.epsilon = cfg.epsilon
+    self.scale = Param(jnp.ones(cfg.width)) if cfg.norm_gain else None
+
+  def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+    """Normalises the last axis."""
+    y_BTD = rms_normalise(x_BTD, self.epsilon)
+    return y_BTD if self.scale is None else y_BTD * self.scale
 
 
 def make_norm(cfg: BlockConfig, *, rngs: nnx.Rngs) -> nnx.Module:
   """Root-mean-square or layer norm over the width, computed in float32."""
-  kind = nnx.RMSNorm if cfg.norm == 'rms' else nnx.LayerNorm
-  extra = {} if cfg.norm == 'rms' else {'use_bias': cfg.norm_gain}
-  return kind(
-    cfg.width, epsilon=cfg.epsilon, use_scale=cfg.norm_gain, rngs=rngs, **extra
+  if cfg.norm == 'rms':
+    return RMSNorm(cfg, rngs=rngs)
+  return nnx.LayerNorm(
+    cfg.width,
+    epsilon=cfg.epsilon,
+    use_scale=cfg.norm_gain,
+    use_bias=cfg.norm_gain,
+    rngs=rngs,
   )
 
 

@@ -72,8 +72,9 @@ class BlockConfig:
       )
     if self.mask == 'window' and self.window < 1:
       raise ValueError(f'window must be >= 1, got {self.window}.')
-    if not self.epsilon > 0:
-      raise ValueError(f'epsilon must be > 0, got {self.epsilon}.')
+    for name in ('epsilon', 'rotary_theta'):
+      if not getattr(self, name) > 0:
+        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
 
   @property
   def head_width(self) -> int:

@@ -6,7 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from loopformer.nn.config import BlockConfig
-from loopformer.nn.variables import named
+from loopformer.nn.kernels import swiglu
+from loopformer.nn.linear import Linear
 
 
 class MLP(nnx.Module):
@@ -19,27 +20,18 @@ class MLP(nnx.Module):
   def __init__(self, cfg: BlockConfig, *, rngs: nnx.Rngs):
     self.kind = cfg.mlp
     gated = 2 if cfg.mlp == 'swiglu' else 1
-    init = nnx.initializers.lecun_normal()
-
-    def linear(features_in, features_out, *names):
-      return nnx.Linear(
-        features_in,
-        features_out,
-        use_bias=False,
-        dtype=cfg.compute_dtype,
-        kernel_init=named(init, *names),
-        rngs=rngs,
-      )
-
-    self.up = linear(cfg.width, gated * cfg.hidden_width, 'embed', 'mlp')
-    self.down = linear(cfg.hidden_width, cfg.width, 'mlp', 'embed')
+    self.up = Linear(
+      cfg.width, gated * cfg.hidden_width, 'embed', 'mlp', cfg=cfg, rngs=rngs
+    )
+    self.down = Linear(
+      cfg.hidden_width, cfg.width, 'mlp', 'embed', cfg=cfg, rngs=rngs
+    )
 
   def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
     """Applies the MLP to every position."""
     hidden = self.up(x_BTD)
     if self.kind == 'swiglu':
-      gate, value = jnp.split(hidden, 2, -1)
-      hidden = jax.nn.silu(gate) * value
+      hidden = swiglu(hidden)
     elif self.kind == 'gelu':
       hidden = jax.nn.gelu(hidden)
     else:

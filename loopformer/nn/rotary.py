@@ -32,15 +32,17 @@ def rotate(
   Pair i is (x_i, x_{i + K/2}) in layout `half` (Llama, HRM, Ouro) and
   (x_{2i}, x_{2i+1}) in layout `interleaved` (Huginn, Parcae).
   """
+  if layout not in LAYOUTS:
+    raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}.')
   cos, sin = (part[..., None, :] for part in table)
   wide = x_BTHK.astype(jnp.float32)
   if layout == 'half':
-    a, b = jnp.split(wide, 2, -1)
-    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
-  elif layout == 'interleaved':
+    # Signed sines and a roll: no half is split off or joined.
+    cos = jnp.concatenate([cos, cos], -1)
+    sin = jnp.concatenate([-sin, sin], -1)
+    turned = wide * cos + jnp.roll(wide, wide.shape[-1] // 2, -1) * sin
+  else:
     a, b = wide[..., 0::2], wide[..., 1::2]
     turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], -1)
     turned = turned.reshape(wide.shape)
-  else:
-    raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}.')
   return turned.astype(x_BTHK.dtype)

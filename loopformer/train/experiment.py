@@ -31,7 +31,7 @@ class MeshConfig:
           f'{name} must be >= 1, or -1 for the rest, got {size}.'
         )
     if sizes.count(-1) > 1:
-      raise ValueError(f'at most one axis may be -1, got {sizes}.')
+      raise ValueError(f'data, fsdp, tensor may hold one -1, got {sizes}.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class TrainConfig:
       require(name, getattr(self, name), at_least=1)
     require('seed', self.seed, at_least=0)
     require('ponder_weight', self.ponder_weight, at_least=0)
-    require_one_of('objective', self.objective, ('last', 'every', 'expected'))
+    require_one_of('objective', self.objective, ADJOINTS_OF)
     require_one_of('on_nonfinite', self.on_nonfinite, ('abort', 'skip'))
     if not 0 <= self.ema < 1:
       raise ValueError(f'ema must be in [0, 1), got {self.ema}.')
@@ -131,6 +131,15 @@ class EvalConfig:
       check_rule(rule)
 
 
+# Adjoints with the gradient an objective needs: of the end, of the recurrences
+# it sees, or of all of them.
+ADJOINTS_OF = {
+  'last': ('full', 'last_k', 'one_step', 'implicit', 'phantom'),
+  'every': ('full', 'last_k', 'one_step'),
+  'expected': ('full',),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
   """All that decides a run; `name` of the family and of the task besides.
@@ -157,35 +166,41 @@ class Experiment:
     heads = FAMILIES[self.family].heads(self.model)
     for spec in (self.loop.halt, *self.eval.rules):
       make_rule(spec, heads, rows=self.loop.rows)
-    if self.train.objective == 'every' and self.loop.adjoint['name'] not in (
-      'full',
-      'last_k',
-      'one_step',
-    ):
+    objective, adjoint = self.train.objective, self.loop.adjoint['name']
+    if adjoint not in ADJOINTS_OF[objective]:
       raise ValueError(
-        'train.objective = every needs loop.adjoint full, last_k or one_step, '
-        f'got {self.loop.adjoint["name"]!r}.'
+        f'loop.adjoint.name must be one of {ADJOINTS_OF[objective]} for '
+        f'train.objective = {objective!r}, got {adjoint!r}.'
       )
+    if objective == 'expected':
+      unit = self.loop.halt['name'], self.loop.rows
+      if unit != ('ponder', 'sample') or self.loop.halt.get('sample'):
+        raise ValueError(
+          "train.objective = 'expected' needs loop.halt.name = 'ponder', "
+          f'unsampled, per sample; got {dict(self.loop.halt)} per {unit[1]}.'
+        )
 
 
 def from_dict(config: Mapping[str, Any]) -> Experiment:
   """The experiment a mapping describes.
 
   `model` holds `family` and the family's fields, `task` holds `name` and the
-  task's; `loop`, `train` and `eval` may leave fields out. vocab_size,
-  num_classes and seq_len of the model come from the task if not given.
+  task's; fields may be left out. `bind` replaces vocab_size, num_classes and
+  seq_len of the model by the task's.
 
   Raises:
     ValueError: one line naming field, value and what is allowed.
   """
-  sections = {name: dict(to_mapping(value)) for name, value in config.items()}
   allowed = ('model', 'task', 'loop', 'train', 'eval')
-  for name in sections:
+  for name, value in config.items():
     if name not in allowed:
       raise ValueError(
         f'{name} is not a section; a config has {allowed}'
         f'{nearest(name, allowed)}.'
       )
+    if not isinstance(value, Mapping):
+      raise ValueError(f'{name} must be a mapping, got {value!r}.')
+  sections = {name: to_mapping(value) for name, value in config.items()}
   model, task = sections.get('model', {}), sections.get('task', {})
   family = _pop_name(model, 'model.family', 'family', FAMILIES)
   task_name = _pop_name(task, 'task.name', 'name', TASKS)
@@ -281,7 +296,7 @@ def reduced(experiment: Experiment) -> Experiment:
 
 def _pop_name(section, path, key, table):
   name = section.pop(key, None)
-  if name not in table:
+  if not isinstance(name, str) or name not in table:
     raise ValueError(
       f'{path} must be one of {tuple(table)}, got {name!r}'
       f'{nearest(name, table)}.'

@@ -19,6 +19,7 @@ from loopformer.train import metrics as metrics_lib
 from loopformer.train import sharding
 from loopformer.train.checkpoint import Checkpointer
 from loopformer.train.experiment import Experiment, bind, to_dict
+from loopformer.train.manifest import write_atomically
 from loopformer.train.progress import Progress
 from loopformer.train.state import Setup, TrainState, create, make_setup
 from loopformer.train.step import StepFn, make_train_step
@@ -66,26 +67,30 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
   setup = make_setup(experiment)
   _write_records(workdir, experiment)
   LOGGER.info('%s', task.describe())
+  try:
+    state = _resume(setup, task, workdir)
+  except BaseException:
+    (workdir / 'FAILED').touch()
+    raise
+  finished = int(state.step) >= experiment.train.steps
+  if finished:
+    (workdir / 'DONE').touch()
+  return Outcome(setup, state, task, not finished)
+
+
+def _resume(setup: Setup, task: Task, workdir: pathlib.Path) -> TrainState:
+  """From the newest checkpoint to the end or a signal, the last save done."""
+  keep = setup.experiment.train.keep
   with (
     _Stop() as stop,
-    Checkpointer(workdir / 'checkpoints', keep=experiment.train.keep) as saver,
+    Checkpointer(workdir / 'checkpoints', keep=keep) as saver,
   ):
     restored = saver.restore(setup.abstract)
     state = create(setup) if restored is None else restored.state
     start = int(state.step)
     if start:
       LOGGER.info('Resumed from step %d.', start)
-    run = _Run(setup, task, workdir, saver, start)
-    try:
-      state = run.until_done(state, stop)
-    except BaseException:
-      (workdir / 'FAILED').touch()
-      raise
-  finished = int(state.step) >= experiment.train.steps
-  if finished:
-    (workdir / 'FAILED').unlink(missing_ok=True)
-    (workdir / 'DONE').touch()
-  return Outcome(setup, state, task, not finished)
+    return _Run(setup, task, workdir, saver, start).until_done(state, stop)
 
 
 class _Run:
@@ -116,7 +121,8 @@ class _Run:
     """Runs step after step; metrics are read one step late."""
     step_fn = make_train_step(self.setup)
     pending = None
-    with Progress(self.cfg.steps, start=self.start) as self.progress:
+    total = max(self.cfg.steps, self.start)
+    with Progress(total, start=self.start) as self.progress:
       for step in range(self.start, self.cfg.steps):
         state, metrics = self.one(step_fn, state, step)
         self.record(pending)
@@ -239,4 +245,5 @@ def _write_records(workdir: pathlib.Path, experiment: Experiment) -> None:
     },
   }
   for name, record in records.items():
-    (workdir / name).write_text(json.dumps(record, indent=2) + '\n')
+    content = json.dumps(record, indent=2) + '\n'
+    write_atomically(workdir / name, content.encode())

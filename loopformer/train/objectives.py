@@ -106,15 +106,15 @@ def _traced(model, batch, objective):
     del info
     return row_loss(args[0].readout(state, args[1]), batch.labels_BT)
 
-  result, context = run(
+  return run(
     model, batch.inputs_BT, objective.plan, keys_B=batch.keys_B, trace=trace
   )
-  return result, model.readout(result.state, context)
 
 
 def _every(model, batch, objective):
   """Mean of the cross-entropy over the recurrences each row made."""
-  result, logits_BTV = _traced(model, batch, objective)
+  result, context = _traced(model, batch, objective)
+  logits_BTV = model.readout(result.state, context)
   live_RB = result.trace.live_RB
   if live_RB.ndim == 3:
     live_RB = jnp.any(live_RB, -1)
@@ -125,11 +125,10 @@ def _every(model, batch, objective):
 
 def _expected(model, batch, objective):
   """sum_n p_n L_n + beta KL(p || geometric) (arXiv:2107.05407, eq. 5)."""
-  result, _ = _traced(model, batch, objective)
+  result, context = _traced(model, batch, objective)
   weight_RB = result.trace.weight_RB
   loss_B = jnp.sum(weight_RB * result.trace.values, 0)
   kl_B = kl_to_geometric(weight_RB, objective.prior)
-  context = model.embed(batch.inputs_BT)
   logits_BTV = model.readout(result.mixed, context)
   return loss_B, objective.ponder_weight * kl_B, result, logits_BTV
 

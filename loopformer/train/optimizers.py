@@ -25,7 +25,7 @@ class OptimizerConfig:
     weight_decay: decoupled decay of matrices; vectors are exempt.
     clip: global gradient norm, 0 for none.
     b1: first momentum.
-    b2: second momentum.
+    b2: second momentum; of muon, its only one.
     epsilon: added to the denominator.
   """
 
@@ -55,47 +55,37 @@ class OptimizerConfig:
         )
 
 
-def _adam(cfg, rate, mask, _):
-  return optax.adamw(
-    rate, cfg.b1, cfg.b2, cfg.epsilon, weight_decay=cfg.weight_decay, mask=mask
-  )
+def _adam(cfg, _):
+  return optax.scale_by_adam(cfg.b1, cfg.b2, cfg.epsilon)
 
 
-def _lion(cfg, rate, mask, _):
-  return optax.lion(
-    rate, cfg.b1, cfg.b2, weight_decay=cfg.weight_decay, mask=mask
-  )
+def _lion(cfg, _):
+  return optax.scale_by_lion(cfg.b1, cfg.b2)
 
 
-def _muon(cfg, rate, mask, names):
-  return optax.contrib.muon(
-    rate,
+def _muon(cfg, names):
+  axes = jax.tree.map(_muon_axes, names, is_leaf=_is_names)
+  descent = optax.contrib.muon(
+    1.0,
     beta=cfg.b2,
-    weight_decay=cfg.weight_decay,
-    weight_decay_mask=mask,
+    eps=cfg.epsilon,
     adam_b1=cfg.b1,
     adam_b2=cfg.b2,
-    adam_weight_decay=cfg.weight_decay,
-    muon_weight_dimension_numbers=jax.tree.map(
-      _muon_axes, names, is_leaf=lambda x: isinstance(x, tuple)
-    ),
+    muon_weight_dimension_numbers=axes,
     consistent_rms=0.2,
   )
+  return optax.chain(descent, optax.scale(-1.0))
 
 
-def _sgd(cfg, rate, mask, _):
-  return optax.chain(
-    optax.add_decayed_weights(cfg.weight_decay, mask),
-    optax.sgd(rate, momentum=cfg.b1 or None),
-  )
+def _sgd(cfg, _):
+  return optax.trace(cfg.b1) if cfg.b1 else optax.identity()
 
 
-def _adafactor(cfg, rate, mask, _):
-  return optax.adafactor(
-    rate, weight_decay_rate=cfg.weight_decay or None, weight_decay_mask=mask
-  )
+def _adafactor(*_):
+  return optax.chain(optax.adafactor(), optax.scale(-1.0))
 
 
+# Directions of ascent; decay and rate are the same for all.
 OPTIMIZERS = {
   'adamw': _adam,
   'lion': _lion,
@@ -143,27 +133,42 @@ def make_schedule(cfg: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(
   cfg: OptimizerConfig, steps: int, names: Names
 ) -> optax.GradientTransformation:
-  """Clipping, then the optimiser under its schedule.
+  """p <- p - rate (u + weight_decay p), u the direction of clipped gradients.
 
   Args:
     cfg: its config.
     steps: length of the run, for the schedule.
     names: logical axis names of every parameter, see `nn.variables.axis_names`.
   """
-  mask = jax.tree.map(_is_matrix, names, is_leaf=lambda x: isinstance(x, tuple))
-  update = OPTIMIZERS[cfg.name](cfg, make_schedule(cfg, steps), mask, names)
-  clip = optax.clip_by_global_norm(cfg.clip) if cfg.clip else optax.identity()
-  return optax.chain(clip, update)
+  matrices = jax.tree.map(_is_matrix, names, is_leaf=_is_names)
+  return optax.chain(
+    optax.clip_by_global_norm(cfg.clip) if cfg.clip else optax.identity(),
+    OPTIMIZERS[cfg.name](cfg, names),
+    optax.add_decayed_weights(cfg.weight_decay, matrices),
+    optax.scale_by_learning_rate(make_schedule(cfg, steps)),
+  )
+
+
+def _is_names(node):
+  return isinstance(node, tuple)
 
 
 def _is_matrix(names: tuple) -> bool:
   """Two axes or more besides the one of stacked layers."""
-  return len([name for name in names if name != 'layers']) >= 2
+  return len(_own(names)) >= 2
 
 
 def _muon_axes(names):
-  """Muon for matrices of the body; embeddings and vectors go to Adam."""
-  if not _is_matrix(names) or 'vocab' in names or len(names) > 3:
+  """Muon for matrices of the body, whose axes have names; Adam for the rest:
+
+  embeddings, tables of positions, heads, vectors.
+  """
+  own = _own(names)
+  if len(own) != 2 or None in own or 'vocab' in own:
     return None
-  rank = len(names)
-  return optax.contrib.MuonDimensionNumbers(rank - 2, rank - 1)
+  return optax.contrib.MuonDimensionNumbers(len(names) - 2, len(names) - 1)
+
+
+def _own(names):
+  """Axes besides the one of stacked layers."""
+  return [name for name in names if name != 'layers']

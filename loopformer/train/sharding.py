@@ -44,6 +44,16 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
+  """Raises `ValueError` unless every device gets rows of every part."""
+  devices = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size % (accumulate * devices):
+    raise ValueError(
+      f'train.batch_size must be a multiple of accumulate = {accumulate} times '
+      f'data * fsdp = {devices}, got {batch_size}.'
+    )
+
+
 def parameter_specs(model: Any, mesh: Mesh) -> Any:
   """A `PartitionSpec` for each parameter, by its logical names.
 

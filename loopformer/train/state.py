@@ -71,6 +71,7 @@ def make_setup(experiment: Experiment) -> Setup:
   cfg = experiment.train
   optimizer = make_optimizer(cfg.optimizer, cfg.steps, axis_names(model))
   mesh = sharding.make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
+  sharding.check_batch(mesh, cfg.batch_size, cfg.accumulate)
   specs = sharding.parameter_specs(model, mesh)
   setup = Setup(experiment, graph, optimizer, mesh, specs, None, None)
   shapes = jax.eval_shape(lambda: _create(setup))

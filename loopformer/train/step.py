@@ -67,7 +67,9 @@ def train_step(
     opt_state=opt_state,
     skipped=state.skipped + ~finite,
   )
-  rate = make_schedule(cfg.optimizer, cfg.steps)(state.step)
+  # The optimiser counts the updates that were made.
+  made = state.step - state.skipped
+  rate = make_schedule(cfg.optimizer, cfg.steps)(made)
   return new, {
     **metrics,
     'gradient_norm': norm,
@@ -108,7 +110,7 @@ def _gradients(setup, state, batch):
   its rows and reduces its gradients, each once.
   """
   specs = sharding.manual(setup.specs)
-  positions = scored_count(batch.labels_BT)
+  positions = jnp.maximum(scored_count(batch.labels_BT), 1)
 
   def local(params, rest, batch, positions):
     whole = sharding.gather(params, specs)

@@ -133,13 +133,16 @@ def make_rule(
   name = arguments.pop('name', None)
   if name in COMBINED_RULES:
     parts = arguments.pop('rules', ())
-    _no_more('halt', name, arguments)
-    return COMBINED_RULES[name](
-      *(make_rule(part, heads, rows=rows) for part in parts)
-    )
+    _no_more(name, arguments, ['rules'])
+    if not parts:
+      raise ValueError(f'halt.rules must hold at least one rule for {name!r}.')
+    rules = (make_rule(part, heads, rows=rows) for part in parts)
+    return COMBINED_RULES[name](*rules)
   if name == 'after':
-    inner = make_rule(arguments.pop('rule', {}), heads, rows=rows)
-    return core.after(arguments.pop('count', 0), inner)
+    count, inner = arguments.pop('count', 0), arguments.pop('rule', {})
+    _no_more(name, arguments, ['count', 'rule'])
+    require('halt.count', count, at_least=0)
+    return core.after(count, make_rule(inner, heads, rows=rows))
   allowed = (*HALT_RULES, *COMBINED_RULES, 'after')
   entry = HALT_RULES[_known('halt', name, allowed)]
   if entry.head is None:
@@ -174,8 +177,7 @@ def make_plan(
   rule = make_rule(loop.halt, heads, rows=loop.rows)
   max_steps = loop.max_steps
   if depth_B is not None:
-    sampled = core.fixed_steps(depth_B)
-    rule = sampled if rule.counts_only else core.any_of(rule, sampled)
+    rule = core.any_of(rule, core.fixed_steps(depth_B))
     if loop.adjoint['name'] != 'full':
       max_steps = jnp.max(depth_B)
   return Plan(
@@ -226,9 +228,9 @@ def _bind(field, name, make, heads, arguments):
     raise ValueError(f'{field}.{error}') from None
 
 
-def _no_more(field, name, arguments):
-  if arguments:
+def _no_more(name, arguments, taken):
+  for key in arguments:
     raise ValueError(
-      f'{field}.{next(iter(arguments))} is not an argument of {name!r}, '
-      "which takes ['rules']."
+      f'halt.{key} is not an argument of {name!r}, which takes '
+      f'{taken}{nearest(key, taken)}.'
     )

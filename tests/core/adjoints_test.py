@@ -223,8 +223,7 @@ def long_full():
     return gradient(core.full(), max_steps=100)[0][0]
 
 
-@pytest.mark.parametrize('solver', ['picard', 'anderson'])
-@pytest.mark.parametrize('remat', [0, 1])
+@pytest.mark.parametrize('solver,remat', [('picard', 0), ('anderson', 1)])
 def test_implicit_equals_a_long_full(solver, remat):
   """The solver goes both ways; Anderson may return its best iterate."""
   solver = getattr(core, solver)()

@@ -29,6 +29,14 @@ def contraction(seed, dim, radius=0.8, rows=3):
   return matrix_DD, rng.normal(size=(rows, dim))
 
 
+def symmetric(seed, dim, radius, rows=3):
+  """(A, b) with orthogonal modes that decay at rates from 0 to `radius`."""
+  rng = np.random.default_rng(seed)
+  modes = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+  matrix_DD = modes * np.linspace(0, radius, dim) @ modes.T
+  return matrix_DD, rng.normal(size=(rows, dim))
+
+
 def limit(args):
   """(I - A)^-1 b."""
   matrix_DD, offset_BD = args

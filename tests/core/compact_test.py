@@ -34,6 +34,10 @@ def noisy(state, aux, args, info):
   return step(state, aux, args, info)[0] * (0.9 + 0.1 * noise), aux
 
 
+def bent(state, aux, args, info):
+  return jnp.log1p(step(state, aux, args, info)[0]), aux
+
+
 BASE = compact.Program(
   begin, step, finish, halt=core.fixed_point(1e-3), cap=CAP
 )
@@ -42,7 +46,7 @@ PROGRAMS = {
   'fixed_point': BASE,
   'cap': BASE._replace(cap=5),
   'keys': BASE._replace(step=noisy, cap=12),
-  'anderson': BASE._replace(solver=core.anderson(2), cap=20),
+  'anderson': BASE._replace(step=bent, solver=core.anderson(2), cap=20),
   'sampling': BASE._replace(halt=HAZARD),
   'act': BASE._replace(halt=core.act(lambda z, a: 0.3 * a[1][0][:, 0])),
 }

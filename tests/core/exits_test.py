@@ -1,5 +1,6 @@
 """Exits that read a head, on heads written down by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def run(halt, table, max_steps=None):
   def step(z, aux, args, info):
     return z + 1, aux
 
-  return core.iterate(
+  loop = lambda table: core.iterate(
     step,
     state,
     table,
@@ -36,6 +37,7 @@ def run(halt, table, max_steps=None):
     max_steps=max_steps or len(table),
     adjoint=core.none(),
   )
+  return jax.jit(loop)(table)
 
 
 def head(state, table):
@@ -92,17 +94,15 @@ def test_kl_stable_in_both_directions(direction):
 
 
 def test_the_two_directions_differ():
+  """From uniform to sharp and back: only one direction is short each time."""
   table = np.log([[[[0.99, 0.01]]], [[[0.5, 0.5]]]]).astype(np.float32)
   assert kl(0.5, 0.99) > 1 > kl(0.99, 0.5)
-  stops = {
-    d: run(core.kl_stable(head, 1.0, direction=d), table[::-1][:2]).steps_B[0]
-    for d in ('previous_to_current', 'current_to_previous')
-  }
-  assert stops == {'previous_to_current': 1, 'current_to_previous': 1}
-  backward = core.kl_stable(head, 0.6, direction='current_to_previous')
-  forward = core.kl_stable(head, 0.6, direction='previous_to_current')
-  assert steps(backward, table) == [2]
-  assert run(forward, table).cause_B[0] == Cause.RULE
+  for stop, direction in (
+    (2, 'previous_to_current'),
+    (1, 'current_to_previous'),
+  ):
+    result = run(core.kl_stable(head, 1.0, direction=direction), table)
+    assert result.steps_B[0] == stop and result.cause_B[0] == Cause.RULE
   with pytest.raises(ValueError, match='direction must be'):
     core.kl_stable(head, direction='both')
 
@@ -122,7 +122,7 @@ def test_argmax_stable():
   assert steps(core.argmax_stable(head, 4), LOGITS) == [4, 5]
   one_moves = LOGITS.copy()
   one_moves[1, 0, 1] = one_moves[1, 0, 1, ::-1]
-  assert steps(core.argmax_stable(head, 2), one_moves) == [4, 5]
+  assert steps(core.argmax_stable(head, 2), one_moves) == [5, 5]
   with pytest.raises(ValueError, match='patience must be >= 1, got 0.'):
     core.argmax_stable(head, 0)
 
@@ -152,13 +152,11 @@ def test_q_one_runs_to_cap(hazard):
 def test_the_exit_is_monotone_in_q():
   rng = np.random.default_rng(0)
   table = jnp.asarray(rng.uniform(0, 0.4, size=(30, 16)), jnp.float32)
-  quantiles = jnp.linspace(0, 1, 9)
-  stops = np.stack(
-    [steps(core.cdf_exceeds(head, float(q)), table) for q in quantiles]
-  )
+  quantiles = (0, 0.2, 0.5, 0.9, 1)
+  stops = np.stack([steps(core.cdf_exceeds(head, q), table) for q in quantiles])
   assert np.all(np.diff(stops, axis=0) >= 0)
   cdf = 1 - np.cumprod(1 - np.asarray(table, np.float64), 0)
   by_hand = 1 + (cdf < 0.5).sum(0)
-  np.testing.assert_array_equal(stops[4], np.minimum(by_hand, 30))
+  np.testing.assert_array_equal(stops[2], np.minimum(by_hand, 30))
   with pytest.raises(ValueError, match=r'quantile must be in \[0, 1\], got 2.'):
     core.cdf_exceeds(head, 2)

@@ -74,16 +74,14 @@ def test_uniform_set_draws_every_value_alike():
 
 MAKERS = {
   'uniform_set': functools.partial(sampling.uniform_set, tuple(range(1, 99))),
-  'clipped': functools.partial(sampling.clipped_poisson, 50.0, 1, 200),
   'truncated': functools.partial(sampling.truncated_poisson, 50.0),
-  'log_normal': functools.partial(sampling.log_normal_poisson, 50.0),
 }
 
 
 @pytest.mark.parametrize('name', list(MAKERS))
 def test_per_batch_rows_agree_and_per_sequence_rows_differ(name):
   batch, sequence = (MAKERS[name](per=per) for per in ('batch', 'sequence'))
-  together = [sample(batch, seed, 16) for seed in range(4)]
+  together = [sample(batch, seed, 16) for seed in range(3)]
   assert all(len(set(rows)) == 1 for rows in together)
   assert len({rows[0] for rows in together}) > 1
   assert len(set(sample(sequence, 0, 16))) > 4

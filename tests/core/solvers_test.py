@@ -60,7 +60,7 @@ def test_history_is_aligned():
   On a 40-dimensional contraction an aligned history falls at every step, and
   below Picard once there is a history to use.
   """
-  args = problem(1, 40, 0.9)
+  args = jax.tree.map(jnp.asarray, affine.symmetric(1, 40, 0.9))
   fast = solve(args, core.anderson(6), NEVER, 12)
   slow = solve(args, core.picard(), NEVER, 12)
   ours, plain = (np.asarray(r.trace.residual_RB) for r in (fast, slow))
@@ -71,28 +71,25 @@ def test_history_is_aligned():
 
 
 def test_anderson_beats_picard_on_a_slow_contraction():
-  args = problem(3, 6, 0.99, rows=4)
+  args = jax.tree.map(jnp.asarray, affine.symmetric(3, 6, 0.99))
   halt = core.fixed_point(1e-6)
   fast = solve(args, core.anderson(5), halt, 2000)
   slow = solve(args, core.picard(), halt, 2000)
   assert np.all(fast.cause_B == Cause.CONVERGED)
-  assert np.all(fast.steps_B <= slow.steps_B)
-  symmetric = (0.99 * jnp.eye(4), args[1][:, :4])
-  fast = solve(symmetric, core.anderson(5), halt, 2000)
-  slow = solve(symmetric, core.picard(), halt, 2000)
-  assert np.all(fast.steps_B <= 4) and np.all(slow.steps_B > 300)
+  assert np.all(fast.steps_B < 60) and np.all(slow.steps_B > 300)
 
 
 def test_the_ring_buffer_wraps():
   """More steps than history: the oldest pair is the one replaced."""
   solver = core.anderson(2)
+  update = jax.jit(solver.update)
   args = problem(5, 3, 0.8)
   state = solver.init(jnp.zeros_like(args[1]), 1)
   z, pairs = jnp.zeros_like(args[1]), []
   for _ in range(5):
     mapped = affine.step(z, (), args, None)[0]
     pairs.append((z, mapped))
-    state, z = solver.update(state, z, mapped, jnp.ones(3))
+    state, z = update(state, z, mapped, jnp.ones(3))
   kept = {np.asarray(x).tobytes() for x in jnp.moveaxis(state.z_BmN, 1, 0)}
   assert kept == {np.asarray(p[0]).tobytes() for p in pairs[-2:]}
   np.testing.assert_array_equal(state.count_B, 5)
@@ -123,24 +120,24 @@ def test_the_lowest_residual_iterate_is_returned_with_its_residual():
   """Checked against the residual of every iterate in the trace."""
 
   def step(state, aux, args, info):
-    return jnp.cos(3 * state), aux
+    return 2 * jnp.cos(3 * state), aux
 
   start = jnp.linspace(0, 2, 5)[:, None]
-  loop = lambda n: core.iterate(
+  loop = lambda: core.iterate(
     step,
     start,
     (),
     halt=NEVER,
-    max_steps=n,
-    solver=core.anderson(3),
+    max_steps=5,
+    solver=core.anderson(2),
     trace=lambda s, a, i: s,
   )
-  result = jax.jit(loop, static_argnums=0)(9)
+  result = jax.jit(loop)()
   iterates = np.concatenate([start[None], result.trace.values])
-  mapped = np.cos(3 * iterates)
+  mapped = 2 * np.cos(3 * iterates)
   residual = (np.abs(mapped - iterates) / np.abs(mapped))[..., 0]
   best = residual.argmin(0)
-  assert np.any(best < 9)
+  assert np.any(best < 5) and np.any(best == 5)
   np.testing.assert_allclose(result.residual_B, residual.min(0), 1e-9)
   chosen = np.take_along_axis(iterates[..., 0], best[None], 0)[0]
   np.testing.assert_allclose(result.state[:, 0], chosen, 1e-12)
@@ -159,7 +156,9 @@ def test_a_singular_system_falls_back_per_row():
   assert np.isfinite(result.residual_B).all()
   np.testing.assert_array_equal(result.state[2], 0)
   g = jnp.array([[[1.0, 2.0], [1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]])
-  weight, solved = solvers.anderson_weights(g, jnp.ones((2, 2), bool), 0.0)
+  weight, solved = jax.jit(solvers.anderson_weights)(
+    g, jnp.ones((2, 2), bool), 0.0
+  )
   np.testing.assert_array_equal(solved, [False, True])
   np.testing.assert_allclose(weight, [[0, 0], [0.5, 0.5]])
 
@@ -194,7 +193,7 @@ def test_anderson_weights_by_hand():
   """g = (2, -1) in one dimension: a = (1/3, 2/3) makes sum a g zero."""
   g = jnp.array([[[2.0], [-1.0], [9.0]]])
   filled = jnp.array([[True, True, False]])
-  weight, solved = solvers.anderson_weights(g, filled, 0.0)
+  weight, solved = jax.jit(solvers.anderson_weights)(g, filled, 0.0)
   assert solved[0]
   np.testing.assert_allclose(weight, [[1 / 3, 2 / 3, 0]], atol=1e-12)
 

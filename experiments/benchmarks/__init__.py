@@ -1,0 +1,1 @@
+"""Benchmarks; each prints one JSON line, its ratios measured in one run."""

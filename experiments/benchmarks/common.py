@@ -1,0 +1,112 @@
+"""What the benchmarks share: the measured model, timing, one JSON line."""
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from loopformer import core, zoo
+from loopformer.nn.config import BlockConfig
+from loopformer.zoo.universal import Config
+
+WIDTH, TOKENS, BATCH, LAYERS, CALLS, HEADS, HIDDEN = 128, 97, 16, 2, 21, 4, 344
+CLASSES = 11
+
+
+def model_config(**block: Any) -> Config:
+  """The block that is timed: post-norm, SwiGLU, rotary, input at each step."""
+  fields = {
+    'width': WIDTH,
+    'heads': HEADS,
+    'hidden': HIDDEN,
+    'style': 'post',
+    'rotary': 'half',
+    **block,
+  }
+  return Config(
+    vocab_size=CLASSES,
+    seq_len=TOKENS,
+    layers=LAYERS,
+    injection='add',
+    step_signal=False,
+    start='zero',
+    block=BlockConfig(**fields),
+  )
+
+
+def loss_function(plan: zoo.Plan) -> Callable[..., jax.Array]:
+  """Cross-entropy of the last state on the model's own loop."""
+
+  def loss(model, inputs_BT, labels_BT):
+    result, context = zoo.run(model, inputs_BT, plan)
+    logits_BTV = model.readout(result.state, context)
+    logp_BTV = jax.nn.log_softmax(logits_BTV, -1)
+    picked = jnp.take_along_axis(logp_BTV, labels_BT[..., None], -1)
+    return -jnp.mean(picked)
+
+  return loss
+
+
+def plan(calls: int = CALLS, adjoint: Any = None) -> zoo.Plan:
+  """A fixed number of recurrences."""
+  return zoo.Plan(core.fixed_steps(), calls, adjoint)
+
+
+def tokens(seed: int = 0, batch: int = BATCH) -> tuple[jax.Array, jax.Array]:
+  """Random inputs and labels."""
+  keys = jax.random.split(jax.random.key(seed))
+  shape = (batch, TOKENS)
+  draw = lambda key: jax.random.randint(key, shape, 0, CLASSES, jnp.int32)
+  return draw(keys[0]), draw(keys[1])
+
+
+def seconds(call: Callable[[], Any], *, repeats: int = 5) -> float:
+  """The fastest of some calls, each waited for; one call warms up."""
+  jax.block_until_ready(call())
+  best = float('inf')
+  for _ in range(repeats):
+    begin = time.perf_counter()
+    jax.block_until_ready(call())
+    best = min(best, time.perf_counter() - begin)
+  return best
+
+
+def matmul_peak(*, sizes: tuple[int, ...] = (768, 1024, 1536)) -> float:
+  """Best float32 FLOP/s of a square matrix product in this process."""
+  product = jax.jit(jnp.matmul)
+  best = 0.0
+  for size in sizes:
+    x = jax.random.normal(jax.random.key(size), (size, size))
+    best = max(best, 2 * size**3 / seconds(lambda x=x: product(x, x)))
+  return best
+
+
+def block_flops(batch: int = BATCH) -> int:
+  """FLOPs of one forward call of the block: products and attention."""
+  positions = batch * TOKENS
+  weights = 4 * WIDTH * WIDTH + 3 * WIDTH * HIDDEN
+  attention = 2 * 2 * batch * TOKENS * TOKENS * WIDTH
+  return LAYERS * (2 * positions * weights + attention)
+
+
+def report(name: str, figures: Mapping[str, Any]) -> None:
+  """Prints the JSON line."""
+  device = jax.devices()[0]
+  print(
+    json.dumps(
+      {
+        'benchmark': name,
+        **figures,
+        'date': datetime.date.today().isoformat(),
+        'machine': f'{os.cpu_count()} cores {platform.machine()}',
+        'device': device.device_kind,
+        'jax': jax.__version__,
+      }
+    )
+  )

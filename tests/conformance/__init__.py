@@ -1,0 +1,1 @@
+"""The laws of every architecture family, and a tiny experiment for each."""

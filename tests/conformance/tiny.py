@@ -1,0 +1,119 @@
+"""One tiny experiment per family, and what the laws run on it."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from loopformer import core
+from loopformer.tasks import TASKS
+from loopformer.train.experiment import Experiment, bind, from_dict
+from loopformer.zoo import FAMILIES, Family
+from tests.models import family_model, row_keys
+
+BLOCK = {'width': 8, 'heads': 2, 'hidden': 8, 'mask': 'causal'}
+# Plain descent, so that what devices round differently is not magnified.
+TRAIN = {
+  'batch_size': 8,
+  'steps': 4,
+  'tensorboard': False,
+  'optimizer': {'name': 'sgd', 'learning_rate': 1.0, 'b1': 0.0, 'clip': 0.0},
+}
+# Model fields and loop of each family: causal, all options that hold Params.
+TINY = {
+  'feedforward': (
+    {'layers': 2, 'positions': 'learned'},
+    {'max_steps': 1},
+  ),
+  'universal': (
+    {'injection': 'concat', 'halting': True, 'halting_bias': -1.0},
+    {'max_steps': 3, 'halt': {'name': 'act'}},
+  ),
+  'recurrent_depth': (
+    {'core': 1, 'prelude_norm': True},
+    {
+      'max_steps': 4,
+      'adjoint': {'name': 'last_k', 'k': 2},
+      'depth': {'name': 'truncated_poisson', 'mean': 2.5},
+    },
+  ),
+}
+# Fields with which a recurrence is the same map at every t.
+STATIONARY = {'universal': {'step_signal': False}}
+
+
+def experiment(name: str, **train: Any) -> Experiment:
+  """The family's tiny experiment, its sizes bound to the task."""
+  model, loop = TINY[name]
+  made = from_dict(
+    {
+      'model': {'family': name, 'block': BLOCK, **model},
+      'task': {'name': 'group', 'group': 's3', 'length': 6},
+      'loop': loop,
+      'train': {**TRAIN, **train},
+    }
+  )
+  return bind(made, task_of(made))
+
+
+def task_of(made: Experiment) -> Any:
+  """The task an experiment names."""
+  return TASKS[made.task_name].build(made.task)
+
+
+class Subject(NamedTuple):
+  """What the laws are tried on.
+
+  Attributes:
+    family: its entry.
+    experiment: the tiny one.
+    model: with no array at a special value.
+    contraction: a model of which one recurrence shrinks distances.
+    inputs_BT: tokens of four samples.
+    keys_B: their keys.
+  """
+
+  family: Family
+  experiment: Experiment
+  model: nnx.Module
+  contraction: nnx.Module
+  inputs_BT: jax.Array
+  keys_B: Any
+
+
+@functools.cache
+def subject(name: str) -> Subject:
+  """The family's subject; the same object at every call."""
+  made = experiment(name)
+  still = dataclasses.replace(made.model, **STATIONARY.get(name, {}))
+  rows = task_of(made).train_batch(0, 0, 4)
+  return Subject(
+    FAMILIES[name],
+    made,
+    family_model(name, made.model),
+    shrunk(family_model(name, still), 0.3),
+    jnp.asarray(rows['inputs']),
+    row_keys(4),
+  )
+
+
+def shrunk(model: nnx.Module, factor: float) -> nnx.Module:
+  """The model with all its kernels multiplied."""
+
+  def scale(path, leaf):
+    is_kernel = 'kernel' in jax.tree_util.keystr(path)
+    return leaf * factor if is_kernel else leaf
+
+  return jax.tree_util.tree_map_with_path(scale, model)
+
+
+def fixed(steps: int, adjoint: Any = None) -> dict[str, Any]:
+  """Fields of a `Plan` of so many recurrences."""
+  return {
+    'halt': core.fixed_steps(),
+    'max_steps': steps,
+    'adjoint': adjoint,
+  }

@@ -1,0 +1,164 @@
+"""Every choice builds by name; what does not is refused in one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loopformer import core
+from loopformer.zoo import choices
+from loopformer.zoo.choices import LoopConfig
+
+HEADS = {
+  'logits': lambda state, args: state,
+  'halt': lambda state, args: jnp.full(state.shape[0], 0.4),
+  'halt_token': lambda state, args: jnp.full(state.shape[:2], 0.4),
+}
+ARGUMENTS = {
+  'cdf': {'quantile': 0.9},
+  'entropy': {'threshold': 0.1},
+  'any_of': {'rules': [{'name': 'fixed_steps', 'count': 2}, {'name': 'act'}]},
+  'all_of': {'rules': [{'name': 'fixed_steps', 'count': 2}, {'name': 'kl'}]},
+  'after': {'count': 2, 'rule': {'name': 'argmax', 'patience': 1}},
+  'last_k': {'k': 2},
+  'phantom': {'k': 2, 'tau': 0.5},
+  'implicit': {'solver': {'name': 'anderson', 'history': 3}},
+  'damped': {'beta': 0.5},
+  'fixed': {'count': 3},
+  'uniform_set': {'values': [2, 4]},
+  'clipped_poisson': {'mean': 3.0, 'low': 1, 'high': 4},
+  'truncated_poisson': {'mean': 3.0},
+  'log_normal_poisson': {'mean': 3.0},
+}
+RULES = (*choices.HALT_RULES, *choices.COMBINED_RULES, 'after')
+
+
+def spec(name):
+  return {'name': name, **ARGUMENTS.get(name, {})}
+
+
+def halve(state, aux, args, info):
+  del args, info
+  return state / 2 + 1, aux
+
+
+@pytest.mark.parametrize('name', RULES)
+@pytest.mark.parametrize('rows', ['sample', 'token'])
+def test_every_rule_builds_and_fits_the_loop(name, rows):
+  rule = choices.make_rule(spec(name), HEADS, rows=rows)
+  row_ndim = 2 if rows == 'token' else 1
+  state = jnp.zeros((2, 3, 4))
+  result = jax.eval_shape(
+    lambda: core.iterate(
+      halve, state, (), halt=rule, max_steps=3, row_ndim=row_ndim
+    )
+  )
+  assert result.steps_B.shape == state.shape[:row_ndim]
+  LoopConfig(halt=spec(name))
+
+
+@pytest.mark.parametrize('name', choices.ADJOINTS)
+def test_every_adjoint_builds(name):
+  assert callable(choices.make_adjoint(spec(name)))
+  LoopConfig(adjoint=spec(name))
+
+
+@pytest.mark.parametrize('name', choices.SOLVERS)
+def test_every_solver_builds(name):
+  assert isinstance(choices.make_solver(spec(name)), core.Solver)
+  LoopConfig(solver=spec(name))
+
+
+@pytest.mark.parametrize('name', choices.SAMPLERS)
+def test_every_sampler_draws(name):
+  sampler = choices.make_sampler(spec(name))
+  drawn_B = jax.eval_shape(lambda: sampler(jax.random.key(0), 4))
+  assert (drawn_B.shape, drawn_B.dtype) == ((4,), jnp.int32)
+  LoopConfig(depth=spec(name))
+
+
+WRONG = [
+  ({'halt': {'name': 'fixed_piont'}}, "got 'fixed_piont'; did you mean"),
+  ({'halt': {'name': 'fixed_point', 'rtoll': 1}}, "did you mean 'rtol'?"),
+  ({'halt': {'name': 'fixed_point', 'rtol': -1.0}}, 'halt.rtol must be >= 0'),
+  ({'halt': {'name': 'cdf'}}, "halt = 'cdf': "),
+  ({'halt': {}}, 'halt.name must be one of'),
+  ({'halt': {'name': 'any_of'}}, 'halt.rules must hold at least one rule'),
+  (
+    {'halt': {'name': 'any_of', 'rule': {'name': 'act'}}},
+    "halt.rule is not an argument of 'any_of'",
+  ),
+  (
+    {'halt': {'name': 'after', 'counts': 3, 'rule': {'name': 'act'}}},
+    "halt.counts is not an argument of 'after'",
+  ),
+  (
+    {'halt': {'name': 'after', 'count': -1, 'rule': {'name': 'act'}}},
+    'halt.count must be >= 0, got -1.',
+  ),
+  ({'adjoint': {'name': 'ful'}}, "did you mean 'full'?"),
+  ({'adjoint': {'name': 'last_k', 'k': 0}}, 'adjoint.k must be >= 1, got 0.'),
+  (
+    {'adjoint': {'name': 'implicit', 'solver': {'name': 'picrad'}}},
+    "did you mean 'picard'?",
+  ),
+  (
+    {'solver': {'name': 'damped', 'beta': 2.0}},
+    'solver.beta must be in (0, 1]',
+  ),
+  ({'depth': {'name': 'fixed', 'count': 0}}, 'depth.count must be > 0, got 0.'),
+  ({'max_steps': 0}, 'max_steps must be >= 1, got 0.'),
+  ({'rows': 'batch'}, "rows must be one of ('sample', 'token'), got 'batch'."),
+  ({'norm': 'l1'}, "got 'l1'."),
+]
+
+
+@pytest.mark.parametrize(('fields', 'part'), WRONG)
+def test_errors_are_one_line(fields, part):
+  with pytest.raises(ValueError) as error:
+    LoopConfig(**fields)
+  message = str(error.value)
+  assert part in message
+  assert '\n' not in message
+  assert message[-1] in '.?'
+
+
+@pytest.mark.parametrize('rows', ['sample', 'token'])
+def test_a_head_that_the_model_lacks_is_named(rows):
+  with pytest.raises(ValueError) as error:
+    choices.make_rule({'name': 'act'}, {'logits': HEADS['logits']}, rows=rows)
+  head = 'halt' if rows == 'sample' else 'halt_token'
+  assert str(error.value) == (
+    f"halt = 'act' reads the head {head!r}, which this model does not have; "
+    "it has ['logits']."
+  )
+
+
+def steps_of(loop, depth_B):
+  """Steps that rows of the given sampled depths make."""
+  plan = choices.make_plan(loop, HEADS, depth_B=depth_B)
+  result = core.iterate(
+    halve,
+    jnp.zeros((3, 2)),
+    (),
+    halt=plan.halt,
+    max_steps=plan.max_steps,
+    adjoint=plan.adjoint,
+  )
+  return result.steps_B
+
+
+@pytest.mark.parametrize(
+  'adjoint', [{'name': 'full'}, {'name': 'last_k', 'k': 2}]
+)
+def test_sampled_depths_and_rules_bound_the_steps_together(adjoint):
+  depth_B = jnp.array([1, 3, 5])
+  loop = LoopConfig(max_steps=6, adjoint=adjoint)
+  np.testing.assert_array_equal(steps_of(loop, depth_B), depth_B)
+  for halt in (
+    {'name': 'fixed_steps', 'count': 2},
+    {'name': 'fixed_point', 'rtol': 0.4},
+  ):
+    # From 0 the states are 1, 1.5: a residual of 1/3 at the second step.
+    loop = LoopConfig(max_steps=6, adjoint=adjoint, halt=halt)
+    np.testing.assert_array_equal(steps_of(loop, depth_B), [1, 2, 2])
