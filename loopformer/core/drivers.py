@@ -121,4 +121,5 @@ def run_scan(
   if rest:
     state, tail = chunk(state, rest)
     trace = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), trace, tail)
-  return *state, trace
+  carry, aux = state
+  return carry, aux, trace

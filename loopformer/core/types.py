@@ -166,5 +166,5 @@ class LoopResult(NamedTuple):
   cause_B: Int[Array, '*rows']
   residual_B: Float[Array, '*rows']
   aux: PyTree
-  trace: Trace | None
+  trace: Any
   carry: LoopCarry

@@ -179,12 +179,21 @@ def _batches(batch, size):
 
 
 def _timed(call, repeats):
-  best = float('inf')
+  best, outputs = float('inf'), None
   for _ in range(repeats):
     begin = time.perf_counter()
     outputs = jax.block_until_ready(call())
     best = min(best, time.perf_counter() - begin)
   return jax.tree.map(np.asarray, outputs), best
+
+
+def first_rows(batch: Batch, count: int) -> Batch:
+  """The first rows of a batch."""
+  return Batch(
+    inputs=batch['inputs'][:count],
+    labels=batch['labels'][:count],
+    ids=batch['ids'][:count],
+  )
 
 
 def summary(task: Task, batch: Batch, rows: Rows) -> dict[str, float]:
@@ -331,7 +340,7 @@ def residual_curve(
 
 def watch(
   subject: Subject, batch: Batch, *, steps: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
   """Predictions, their probability and the residual after each recurrence.
 
   Returns:

@@ -9,6 +9,7 @@ from loopformer.evaluate.measure import (
   Spec,
   Subject,
   depth_sweep,
+  first_rows,
   halting_comparison,
   residual_curve,
 )
@@ -38,7 +39,7 @@ def measure(
   """
   batch = task.heldout(rows)
   size = min(batch_size, rows)
-  few = {key: value[:256] for key, value in batch.items()}
+  few = first_rows(batch, 256)
   always = {'name': 'fixed_steps'}
   sweep_rules = [always, *(r for r in rules if r['name'] != 'fixed_steps')]
   return {

@@ -1,6 +1,7 @@
 """What a block of layers is made of."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -112,7 +113,7 @@ def require(name: str, value: float, *, at_least: float) -> None:
     raise ValueError(f'{name} must be >= {at_least}, got {value}.')
 
 
-def require_one_of(name: str, value: object, allowed: object) -> None:
+def require_one_of(name: str, value: object, allowed: Any) -> None:
   """Raises `ValueError` naming the field and what it may be."""
   if value not in allowed:
     raise ValueError(f'{name} must be one of {tuple(allowed)}, got {value!r}.')

@@ -14,7 +14,13 @@ import jax
 import numpy as np
 
 from loopformer.evaluate import report
-from loopformer.evaluate.measure import Runner, Subject, summary, watch
+from loopformer.evaluate.measure import (
+  Runner,
+  Subject,
+  first_rows,
+  summary,
+  watch,
+)
 from loopformer.evaluate.results import measure
 from loopformer.nn.variables import count_parameters
 from loopformer.tasks import Batch, Task
@@ -156,7 +162,7 @@ def _as_shown(record):
 
 def _boards(model, batch: Batch, cap: int, threshold: float) -> list[dict]:
   """An early, a middle and a late halter, recurrence by recurrence."""
-  few = {key: value[:256] for key, value in batch.items()}
+  few = first_rows(batch, 256)
   predictions, confidence, residual = watch(model.subject, few, steps=cap)
   below_RB = residual <= threshold
   halted_B = np.where(below_RB.any(0), below_RB.argmax(0) + 1, cap)

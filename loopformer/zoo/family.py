@@ -71,7 +71,7 @@ def step(state: Any, aux: Any, args: Any, info: core.LoopInfo):
 
 
 def begin(
-  model: nnx.Module, inputs_BT: Int[Array, 'B T'], keys_B: Any
+  model: Any, inputs_BT: Int[Array, 'B T'], keys_B: Any
 ) -> tuple[Any, Any]:
   """Initial state and context of a batch."""
   context = model.embed(inputs_BT)
@@ -79,7 +79,7 @@ def begin(
 
 
 def run(
-  model: nnx.Module,
+  model: Any,
   inputs_BT: Int[Array, 'B T'],
   plan: Plan,
   *,
@@ -123,9 +123,7 @@ def run(
   return result, context
 
 
-def output_logits(
-  model: nnx.Module, result: core.LoopResult, context: Any
-) -> Array:
+def output_logits(model: Any, result: core.LoopResult, context: Any) -> Array:
   """Logits of the mixed state if the rule mixes, else of the final one."""
   state = result.state if result.mixed is None else result.mixed
   return model.readout(state, context)

@@ -142,13 +142,13 @@ class Universal(nnx.Module):
     return jax.nn.sigmoid(self.halting(state_BTD)[..., 0])
 
 
-def _halt_per_sample(state_BTD, args):
+def _halt_per_sample(state_BTD: Any, args: Any) -> Array:
   """sigmoid(w mean_T(s) + b): one probability for the whole sample."""
   return args[0].halt_per_token(jnp.mean(state_BTD, 1, keepdims=True))[:, 0]
 
 
 def _heads(cfg: Config) -> dict[str, Head]:
-  heads = {'logits': read_logits}
+  heads: dict[str, Head] = {'logits': read_logits}
   if cfg.halting:
     heads['halt'] = _halt_per_sample
     heads['halt_token'] = lambda state, args: args[0].halt_per_token(state)

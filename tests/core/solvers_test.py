@@ -40,6 +40,7 @@ def problem(*args, **kw):
 
 
 NEVER = core.fixed_steps()
+unridged = jax.jit(functools.partial(solvers.anderson_weights, ridge=0.0))
 EXACT = {d: core.anderson(d + 1, ridge=0.0) for d in (1, 2, 4)}
 
 
@@ -156,9 +157,7 @@ def test_a_singular_system_falls_back_per_row():
   assert np.isfinite(result.residual_B).all()
   np.testing.assert_array_equal(result.state[2], 0)
   g = jnp.array([[[1.0, 2.0], [1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]])
-  weight, solved = jax.jit(solvers.anderson_weights)(
-    g, jnp.ones((2, 2), bool), 0.0
-  )
+  weight, solved = unridged(g, jnp.ones((2, 2), bool))
   np.testing.assert_array_equal(solved, [False, True])
   np.testing.assert_allclose(weight, [[0, 0], [0.5, 0.5]])
 
@@ -193,7 +192,7 @@ def test_anderson_weights_by_hand():
   """g = (2, -1) in one dimension: a = (1/3, 2/3) makes sum a g zero."""
   g = jnp.array([[[2.0], [-1.0], [9.0]]])
   filled = jnp.array([[True, True, False]])
-  weight, solved = jax.jit(solvers.anderson_weights)(g, filled, 0.0)
+  weight, solved = unridged(g, filled)
   assert solved[0]
   np.testing.assert_allclose(weight, [[1 / 3, 2 / 3, 0]], atol=1e-12)
 

@@ -193,7 +193,8 @@ def test_depths_are_drawn_per_step(adjoint, per):
   highest = 3 if adjoint == 'full' else 5
   assert set(depth_SB.ravel()) == {1, 2, 3, highest}
   assert (np.ptp(depth_SB, axis=1) == 0).all() == (per == 'batch')
-  keys = {tuple(k) for d in drawn for k in jax.random.key_data(d.keys_B)}
+  data_SBK = np.stack([jax.random.key_data(d.keys_B) for d in drawn])
+  keys = {row.tobytes() for row in data_SBK.reshape(12 * 8, -1)}
   assert len(keys) == 12 * 8  # Every row of every step has its own key.
 
 
