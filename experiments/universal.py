@@ -16,7 +16,6 @@ RULES = (
   {'name': 'fixed_point', 'rtol': 0.1},
   {'name': 'fixed_point', 'rtol': 0.03},
   {'name': 'argmax', 'patience': 2},
-  {'name': 'kl', 'threshold': 1e-3},
 )
 BLOCK = {'style': 'post', 'rotary': 'none', 'mlp': 'swiglu'}
 LOOPED = {

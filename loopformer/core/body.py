@@ -34,6 +34,7 @@ class Loop(NamedTuple):
   row_ndim: int
   keys_B: Any
   trace: Callable[[PyTree, PyTree, LoopInfo], PyTree] | None
+  axes: tuple[str, ...] = ()
 
 
 def start(loop: Loop, state: PyTree) -> LoopCarry:

@@ -92,6 +92,8 @@ def drain(
   Raises:
     ValueError: if `slots`, `every`, `smallest` or the cap is below 1.
   """
+  if isinstance(program.halt.count, int) and program.halt.count < 1:
+    raise ValueError(f'halt.count must be >= 1, got {program.halt.count}.')
   sizes = {'slots': slots, 'every': every, 'smallest': smallest}
   sizes['cap'] = program.cap
   for name, value in sizes.items():

@@ -30,13 +30,15 @@ def run_while(
     if max_steps == 0:
       return carry, aux, buffers
 
-  def running(loop_state):
-    carry, _, _ = loop_state
-    more = carry.t - first < max_steps
-    return more & jnp.any(live_rows(carry, bound_B))
+  def more(carry):
+    left = (carry.t - first < max_steps) & jnp.any(live_rows(carry, bound_B))
+    if loop.axes:
+      # Devices that must meet inside a step leave the loop together.
+      left = jax.lax.pmax(left.astype(jnp.int32), loop.axes) > 0
+    return left
 
   def body(loop_state):
-    carry, aux, buffers = loop_state
+    carry, aux, buffers, _ = loop_state
     index = carry.t - first
     carry, aux, entry = advance(loop, carry, aux, bound_B)
     if buffers is not None:
@@ -45,9 +47,11 @@ def run_while(
         buffers,
         entry,
       )
-    return carry, aux, buffers
+    return carry, aux, buffers, more(carry)
 
-  carry, aux, buffers = jax.lax.while_loop(running, body, (carry, aux, buffers))
+  carry, aux, buffers, _ = jax.lax.while_loop(
+    lambda loop_state: loop_state[-1], body, (carry, aux, buffers, more(carry))
+  )
   if buffers is not None:
     buffers = _repeat_last(buffers, carry.t - first)
   return carry, aux, buffers

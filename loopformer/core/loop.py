@@ -35,6 +35,7 @@ def iterate(
   norm: str = 'l2',
   row_ndim: int = 1,
   trace: Callable[[PyTree, PyTree, LoopInfo], PyTree] | None = None,
+  axes: tuple[str, ...] = (),
 ) -> LoopResult:
   """z <- solver(z, f(z)) row by row, until `halt` or `max_steps`.
 
@@ -61,6 +62,8 @@ def iterate(
     row_ndim: number of row axes: 1 to halt per sample, 2 per token.
     trace: `(state, args, info) -> tree`, recorded after every recurrence the
       adjoint runs with gradient (`none`, `implicit`: all of them).
+    axes: mesh axes over which a `while_loop` must end together: those of an
+      enclosing `shard_map` whose step communicates over further axes.
 
   Returns:
     A `LoopResult`.
@@ -74,7 +77,8 @@ def iterate(
   state = jax.tree.map(jnp.asarray, state)
   solver = solvers.picard() if solver is None else solver
   measure = rows.norm_of(norm)
-  loop = body.Loop(step, args, halt, solver, measure, row_ndim, keys, trace)
+  choices = halt, solver, measure, row_ndim, keys, trace, axes
+  loop = body.Loop(step, args, *choices)
   carry = body.start(loop, state) if carry is None else _resume(carry)
   adjoint = adjoints.full() if adjoint is None else adjoint
   outcome, settled = adjoint(loop, carry, aux, max_steps)

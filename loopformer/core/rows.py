@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 PyTree = Any
 
@@ -148,7 +148,7 @@ def norm_of(name: str) -> Norm:
   return NORMS[name]
 
 
-def row_keys(key: Any, ids_B: Int[Array, ' B']) -> Any:
+def row_keys(key: Any, ids_B: Integer[Array, ' B']) -> Any:
   """One key per row, folded from the run's key and the sample's stable id."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)
 

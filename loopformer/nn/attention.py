@@ -39,18 +39,15 @@ class Attention(nnx.Module):
     self.cfg = cfg
     inner = cfg.heads * cfg.head_width
     kv = cfg.groups * cfg.head_width
-    self.qkv = Linear(
-      cfg.width, inner + 2 * kv, 'embed', 'heads', cfg=cfg, rngs=rngs
-    )
-    self.out = Linear(inner, cfg.width, 'heads', 'embed', cfg=cfg, rngs=rngs)
+    common = {'dtype': cfg.compute_dtype, 'rngs': rngs}
+    self.qkv = Linear(cfg.width, inner + 2 * kv, 'embed', 'heads', **common)
+    self.out = Linear(inner, cfg.width, 'heads', 'embed', **common)
 
   def __call__(
     self,
     x_BTD: Float[Array, 'B T D'],
-    *,
-    prefix: int = 0,
   ) -> Float[Array, 'B T D']:
-    """Mixes tokens; `prefix` is read by the prefix mask only."""
+    """Mixes tokens."""
     cfg = self.cfg
     batch, length, _ = x_BTD.shape
     qkv = self.qkv(x_BTD).reshape(batch, length, -1, cfg.head_width)
@@ -61,6 +58,6 @@ class Attention(nnx.Module):
       )
       q = rotate(q, table, layout=cfg.rotary)
       k = rotate(k, table, layout=cfg.rotary)
-    mask = mask_of(cfg.mask, length, window=cfg.window, prefix=prefix)
+    mask = mask_of(cfg.mask, length, window=cfg.window, prefix=cfg.prefix)
     mixed_BTHK = attend(q, k, v, mask)
     return self.out(mixed_BTHK.reshape(batch, length, -1))

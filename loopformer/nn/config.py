@@ -33,6 +33,7 @@ class BlockConfig:
     rotary_theta: base of the rotary frequencies.
     mask: none, causal, window or prefix.
     window: positions a window mask reaches back, itself included.
+    prefix: first positions that a prefix mask lets read each other.
     dtype: of matrix products; the residual stream stays float32.
   """
 
@@ -49,12 +50,13 @@ class BlockConfig:
   rotary_theta: float = 1e4
   mask: str = 'none'
   window: int = 0
+  prefix: int = 0
   dtype: str = 'float32'
 
   def __post_init__(self):
     for name in ('width', 'heads'):
       require(name, getattr(self, name), at_least=1)
-    for name in ('kv_heads', 'hidden', 'window'):
+    for name in ('kv_heads', 'hidden', 'window', 'prefix'):
       require(name, getattr(self, name), at_least=0)
     for name, allowed in CHOICES.items():
       require_one_of(name, getattr(self, name), allowed)
@@ -71,8 +73,9 @@ class BlockConfig:
         'width / heads must be even for rotary positions, '
         f'got {self.head_width}.'
       )
-    if self.mask == 'window' and self.window < 1:
-      raise ValueError(f'window must be >= 1, got {self.window}.')
+    for name in ('window', 'prefix'):
+      if self.mask == name:
+        require(name, getattr(self, name), at_least=1)
     for name in ('epsilon', 'rotary_theta'):
       if not getattr(self, name) > 0:
         raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')

@@ -30,9 +30,10 @@ def attend(
     q_BTHK: queries.
     k_BSGK: keys; each group serves H / G consecutive heads.
     v_BSGK: values.
-    mask: true where t may read s, broadcast to [B, H, T, S].
+    mask: true where t may read s: [T, S], [B, T, S] or [B, H, T, S].
   """
   if mask is not None:
+    mask = jnp.expand_dims(mask, -3) if mask.ndim == 3 else mask
     mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
   if jax.default_backend() != 'cpu':
     return jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=mask)

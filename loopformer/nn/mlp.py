@@ -20,12 +20,11 @@ class MLP(nnx.Module):
   def __init__(self, cfg: BlockConfig, *, rngs: nnx.Rngs):
     self.kind = cfg.mlp
     gated = 2 if cfg.mlp == 'swiglu' else 1
+    common = {'dtype': cfg.compute_dtype, 'rngs': rngs}
     self.up = Linear(
-      cfg.width, gated * cfg.hidden_width, 'embed', 'mlp', cfg=cfg, rngs=rngs
+      cfg.width, gated * cfg.hidden_width, 'embed', 'mlp', **common
     )
-    self.down = Linear(
-      cfg.hidden_width, cfg.width, 'mlp', 'embed', cfg=cfg, rngs=rngs
-    )
+    self.down = Linear(cfg.hidden_width, cfg.width, 'mlp', 'embed', **common)
 
   def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
     """Applies the MLP to every position."""

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from loopformer.core.rows import keyed_normal
+from loopformer.nn.config import require_one_of
+
+STARTS = ('zero', 'embed', 'normal')
 
 
 def sinusoid(
@@ -46,11 +49,16 @@ def initial_state(
   Raises:
     ValueError: if noise is asked for without keys.
   """
+  require_one_of('start', kind, STARTS)
   batch, length, context_width = context_BTD.shape
   width = width or context_width
   if kind == 'zero':
     return jnp.zeros((batch, length, width), jnp.float32)
   if kind == 'embed':
+    if width != context_width:
+      raise ValueError(
+        f'start = embed needs a state of width {context_width}, got {width}.'
+      )
     return context_BTD.astype(jnp.float32)
   if keys_B is None:
     raise ValueError('keys must be given for a normal initial state, got None.')

@@ -1,7 +1,7 @@
 """What a task is: batches as pure functions, a held-out part, and a score."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt32
@@ -21,6 +21,7 @@ class Batch(TypedDict):
   ids: UInt32[np.ndarray, ' B']
 
 
+@runtime_checkable
 class Task(Protocol):
   """A source of rows. Every method is a pure function of its arguments.
 

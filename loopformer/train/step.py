@@ -170,8 +170,16 @@ def make_objective(setup: Setup, depth_B: Any) -> Objective:
   heads = FAMILIES[experiment.family].heads(experiment.model)
   return Objective(
     name=experiment.train.objective,
-    plan=make_plan(experiment.loop, heads, depth_B=depth_B),
+    plan=_plan(setup, heads, depth_B),
     halt_name=experiment.loop.halt['name'],
     ponder_weight=experiment.train.ponder_weight,
     prior=experiment.train.prior,
   )
+
+
+def _plan(setup, heads, depth_B):
+  """The configured loop; under tensor parallelism all devices loop alike."""
+  plan = make_plan(setup.experiment.loop, heads, depth_B=depth_B)
+  if setup.mesh.shape['tensor'] == 1:
+    return plan
+  return plan._replace(axes=('data', 'fsdp'))

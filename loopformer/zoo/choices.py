@@ -67,7 +67,8 @@ class LoopConfig:
   """How a model's loop runs.
 
   Attributes:
-    max_steps: recurrences, or their cap under a halt rule or sampled depth.
+    max_steps: recurrences, or their cap under a halt rule; of sampled depths
+      only those of the `full` adjoint are capped.
     halt: a halt rule; `any_of` and `all_of` take `rules`, `after` takes
       `count` and `rule`.
     adjoint: the gradient rule in training.

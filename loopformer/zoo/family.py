@@ -40,7 +40,8 @@ class Family(NamedTuple):
 
   def build(self, cfg: Any, key: jax.Array) -> nnx.Module:
     """The model with its arrays."""
-    return build(lambda rngs: self.model(cfg, rngs=rngs), key)
+    make = lambda key: build(lambda rngs: self.model(cfg, rngs=rngs), key)
+    return jax.jit(make)(key)
 
   def abstract(self, cfg: Any) -> nnx.Module:
     """The model with shapes only."""
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
   solver: core.Solver | None = None
   norm: str = 'l2'
   rows: str = 'sample'
+  axes: tuple[str, ...] = ()
 
 
 def read_logits(state: Any, args: Any) -> Array:
@@ -119,6 +121,7 @@ def run(
     carry=carry,
     row_ndim=2 if per_token else 1,
     trace=trace,
+    axes=plan.axes,
   )
   return result, context
 

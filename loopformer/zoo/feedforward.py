@@ -16,6 +16,7 @@ from loopformer import core
 from loopformer.nn.block import Block, make_norm
 from loopformer.nn.config import BlockConfig, require, require_one_of
 from loopformer.nn.embedding import Embedding
+from loopformer.nn.linear import Linear
 from loopformer.zoo.family import Family, read_logits
 
 
@@ -67,7 +68,7 @@ class FeedForward(nnx.Module):
     if cfg.final_norm:
       self.final_norm = make_norm(cfg.block, rngs=rngs)
     classes = cfg.num_classes or cfg.vocab_size
-    self.head = nnx.Linear(width, classes, use_bias=False, rngs=rngs)
+    self.head = Linear(width, classes, 'embed', 'vocab', rngs=rngs)
 
   def embed(self, inputs_BT: Int[Array, 'B T']) -> Float[Array, 'B T D']:
     """e = E[x] + position."""

@@ -20,6 +20,7 @@ from loopformer.nn.block import Block, make_norm
 from loopformer.nn.config import BlockConfig, require, require_one_of
 from loopformer.nn.embedding import Embedding
 from loopformer.nn.injection import INJECTIONS, Injection
+from loopformer.nn.linear import Linear
 from loopformer.nn.position import initial_state
 from loopformer.zoo.family import Family, read_logits
 
@@ -106,7 +107,7 @@ class RecurrentDepth(nnx.Module):
       self.loop_norm = make_norm(cfg.block, rngs=rngs)
     if not cfg.tied:
       classes = cfg.num_classes or cfg.vocab_size
-      self.head = nnx.Linear(width, classes, use_bias=False, rngs=rngs)
+      self.head = Linear(width, classes, 'embed', 'vocab', rngs=rngs)
 
   def embed(self, inputs_BT: Int[Array, 'B T']) -> Float[Array, 'B T D']:
     """e, the prelude's output."""

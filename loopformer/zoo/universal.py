@@ -23,6 +23,7 @@ from loopformer.nn.block import Block, make_norm
 from loopformer.nn.config import BlockConfig, require, require_one_of
 from loopformer.nn.embedding import Embedding
 from loopformer.nn.injection import INJECTIONS, Injection
+from loopformer.nn.linear import Linear
 from loopformer.nn.position import initial_state, sinusoid
 from loopformer.zoo.family import Family, Head, read_logits
 
@@ -90,7 +91,7 @@ class Universal(nnx.Module):
     if cfg.final_norm:
       self.final_norm = make_norm(cfg.block, rngs=rngs)
     classes = cfg.num_classes or cfg.vocab_size
-    self.head = nnx.Linear(width, classes, use_bias=False, rngs=rngs)
+    self.head = Linear(width, classes, 'embed', 'vocab', rngs=rngs)
     if cfg.halting:
       self.halting = nnx.Linear(
         width,

@@ -71,19 +71,17 @@ def reference(layer, x_TD, mask_TT):
   ],
 )
 def test_equals_a_float64_reference(mask, rotary, kv_heads):
-  window = MASKS[mask].get('window', 0)
   cfg = BlockConfig(
     width=16,
     heads=4,
     kv_heads=kv_heads,
     mask=mask,
     rotary=rotary,
-    window=window,
+    **MASKS[mask],
   )
   layer = random(lambda rngs: attention.Attention(cfg, rngs=rngs))
   x_BTD = normal(2, T, 16)
-  prefix = MASKS[mask].get('prefix', 0)
-  out_BTD = jax.jit(lambda m, x: m(x, prefix=prefix))(layer, x_BTD)
+  out_BTD = jax.jit(lambda m, x: m(x))(layer, x_BTD)
   for x_TD, out_TD in zip(x_BTD, out_BTD, strict=True):
     want = reference(layer, f64(x_TD), allowed(mask))
     np.testing.assert_allclose(out_TD, want, atol=2e-6)

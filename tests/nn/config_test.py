@@ -51,7 +51,8 @@ def test_defaults_are_filled_in():
 
 def test_what_is_causal():
   causal = {
-    mask: BlockConfig(mask=mask, window=3).causal for mask in CHOICES['mask']
+    mask: BlockConfig(mask=mask, window=3, prefix=2).causal
+    for mask in CHOICES['mask']
   }
   assert causal == {
     'none': False,
