@@ -49,10 +49,10 @@ def iterate(
     state: initial state, any tree of arrays with the row axes in front.
     args: model and context.
     halt: when a row stops.
-    max_steps: cap on the recurrences of this call; a plain int where the
-      adjoint scans over all of them, else it may be traced.
-    adjoint: how to differentiate; `full()` by default. `none()` runs a
-      `while_loop` and ends with the last live row.
+    max_steps: cap on the recurrences of this call; may be traced unless the
+      adjoint scans over all of them.
+    adjoint: how to differentiate, `full()` by default; `none()` ends with the
+      last live row.
     solver: how to iterate; `picard()` by default.
     aux: what the step threads through.
     carry: the carry of an earlier result: continue there, with `state`
@@ -62,11 +62,7 @@ def iterate(
     row_ndim: number of row axes: 1 to halt per sample, 2 per token.
     trace: `(state, args, info) -> tree`, recorded after every recurrence the
       adjoint runs with gradient (`none`, `implicit`: all of them).
-    axes: mesh axes over which a `while_loop` must end together: those of an
-      enclosing `shard_map` whose step communicates over further axes.
-
-  Returns:
-    A `LoopResult`.
+    axes: mesh axes of a `shard_map` over which a `while_loop` ends together.
 
   Raises:
     ValueError: if `max_steps` is negative, or the state has no common rows or

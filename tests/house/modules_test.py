@@ -7,10 +7,11 @@ import pytest
 from tests import util
 from tests.house import repo
 
+SCRIPTS = repo.assigned(repo.ROOT / 'setup.py', 'SCRIPTS')
 BINS = [
   path
   for path in repo.package_sources()
-  if repo.room(path) == 'bin' and path.stem != '__init__'
+  if f'{repo.module(path)}:main' in SCRIPTS.values()
 ]
 
 # jax is told to use a platform that does not exist, so touching a device while

@@ -151,6 +151,7 @@ def numbers(state, metrics):
   return [np.asarray(x) for x in jax.tree.leaves((kept, metrics))]
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight(tmp_path):
   """Parameters, moments, average and metrics of three steps, to 1e-5."""
   ran = run_python(
@@ -190,16 +191,17 @@ for name in ('adamw', 'lion', 'muon', 'sgd', 'adafactor'):
 
 
 def test_moments_lie_where_their_parameters_lie():
-  """Six of eight parameters are split over fsdp; a norm and head are not."""
+  """Six of eight parameters are split over fsdp; the two norms are not."""
   lines = run_python(MOMENTS, devices=8).stdout.splitlines()
   counts = {n: (int(p), int(w)) for n, p, w in map(str.split, lines)}
-  sharded, names = 5, ('adamw', 'lion', 'muon', 'sgd', 'adafactor')
+  sharded, names = 6, ('adamw', 'lion', 'muon', 'sgd', 'adafactor')
   per = {'adamw': 2, 'lion': 1, 'sgd': 1, 'adafactor': 1}
   assert set(counts) == set(names)
   for name, copies in per.items():
     assert counts[name][0] == sharded * copies
-  # Muon keeps one moment of its four matrices, Adam two of the embedding.
-  assert counts['muon'][0] == 4 + 2
+  # Muon keeps one moment of its four matrices, Adam two of the embedding and
+  # of the head.
+  assert counts['muon'][0] == 4 + 4
 
 
 COLLECTIVES = (
