@@ -63,8 +63,11 @@ def _parse(name, argv):
 
 def fail(name: str, error: object) -> int:
   """Prints one line; returns the exit status of bad input."""
-  text = error.args[0] if isinstance(error, KeyError) else error
-  print(f'{name}: {" ".join(str(text).split())}', file=sys.stderr)
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  if 'Traceback' in text:  # The flag library quotes what a config file raised.
+    text = text.split('Error: ')[-1]
+  text = text.replace('\\n', ' ').replace("\\'", "'")
+  print(f'{name}: {" ".join(text.split())}', file=sys.stderr)
   return BAD_INPUT
 
 

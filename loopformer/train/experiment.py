@@ -8,7 +8,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from loopformer.nn.config import require, require_one_of
-from loopformer.tasks import TASKS
+from loopformer.tasks import TASKS, Task
 from loopformer.train.config import from_mapping, to_mapping
 from loopformer.train.optimizers import OptimizerConfig
 from loopformer.zoo import FAMILIES
@@ -224,6 +224,21 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     'train': to_mapping(experiment.train),
     'eval': to_mapping(experiment.eval),
   }
+
+
+def build_task(experiment: Experiment) -> Task:
+  """The task of an experiment; what it refuses is named `task.FIELD`.
+
+  Raises:
+    ValueError: one line, if its files cannot be used.
+  """
+  try:
+    return TASKS[experiment.task_name].build(experiment.task)
+  except ValueError as error:
+    first = str(error).split(' ', 1)[0]
+    fields = [field.name for field in dataclasses.fields(experiment.task)]
+    prefix = 'task.' if first in fields else ''
+    raise ValueError(f'{prefix}{error}') from None
 
 
 def bind(experiment: Experiment, task: Any) -> Experiment:

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 import loopformer
-from loopformer.tasks import TASKS, Task
+from loopformer.tasks import Task
 from loopformer.train import config as config_lib
 from loopformer.train import metrics as metrics_lib
 from loopformer.train import sharding
 from loopformer.train.checkpoint import Checkpointer
-from loopformer.train.experiment import Experiment, bind, to_dict
+from loopformer.train.experiment import Experiment, bind, build_task, to_dict
 from loopformer.train.manifest import write_atomically
 from loopformer.train.progress import Progress
 from loopformer.train.state import Setup, TrainState, create, make_setup
@@ -61,7 +61,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
     NonFiniteError: if `on_nonfinite` is abort and a step was not finite.
   """
   workdir = pathlib.Path(workdir)
-  task = TASKS[experiment.task_name].build(experiment.task)
+  task = build_task(experiment)
   experiment = bind(experiment, task)
   _check_same_run(workdir, experiment)
   setup = make_setup(experiment)

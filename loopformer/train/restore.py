@@ -5,9 +5,9 @@ import pathlib
 from typing import NamedTuple
 
 from loopformer.evaluate.measure import Subject
-from loopformer.tasks import TASKS, Task
+from loopformer.tasks import Task
 from loopformer.train import checkpoint
-from loopformer.train.experiment import EvalConfig, bind, from_dict
+from loopformer.train.experiment import EvalConfig, bind, build_task, from_dict
 from loopformer.train.state import Setup, TrainState, make_setup, merge
 from loopformer.zoo import FAMILIES
 
@@ -32,7 +32,7 @@ def restore_run(workdir: str | pathlib.Path, *, step: int | None = None) -> Run:
   if not path.exists():
     raise ValueError(f'workdir must hold a run (config.json), got {workdir}.')
   experiment = from_dict(json.loads(path.read_text()))
-  task = TASKS[experiment.task_name].build(experiment.task)
+  task = build_task(experiment)
   setup = make_setup(bind(experiment, task))
   restored = checkpoint.restore(
     workdir / 'checkpoints', setup.abstract, step=step
