@@ -234,7 +234,7 @@ def build_task(experiment: Experiment) -> Task:
   """
   try:
     return TASKS[experiment.task_name].build(experiment.task)
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     first = str(error).split(' ', 1)[0]
     fields = [field.name for field in dataclasses.fields(experiment.task)]
     prefix = 'task.' if first in fields else ''
