@@ -28,7 +28,7 @@ def _sudoku4(layers: int) -> ml_collections.ConfigDict:
     task={'name': 'sudoku', 'size': 4},
     loop={'max_steps': 1},
     train={
-      'steps': 600,
+      'steps': 500,
       'batch_size': 64,
       'optimizer': {
         'learning_rate': 2e-3,

@@ -38,7 +38,7 @@ def sudoku4() -> ml_collections.ConfigDict:
     task={'name': 'sudoku', 'size': 4},
     loop={'max_steps': 8},
     train={
-      'steps': 600,
+      'steps': 500,
       'batch_size': 64,
       'objective': 'every',
       'optimizer': {

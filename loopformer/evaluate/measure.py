@@ -158,7 +158,12 @@ class Runner:
     )
     keys_N = core.row_keys(jax.random.key(self.seed), ids_N)
     out = compact.drain(
-      program, model, (inputs_NT, keys_N), slots=self.batch_size, keys_N=keys_N
+      program,
+      model,
+      (inputs_NT, keys_N),
+      slots=self.batch_size,
+      keys_N=keys_N,
+      smallest=max(1, self.batch_size // 2),
     )
     return out.outputs, out.steps_N, out.cause_N, out.residual_N
 
@@ -292,8 +297,10 @@ def halting_comparison(
     }
   ]
   for spec in specs:
-    runner = Runner(subject, spec, batch_size)
-    rows = runner.masked(batch, cap, repeats=repeats)
+    runner, limit = Runner(subject, spec, batch_size), cap
+    if spec['name'] == 'fixed_steps':  # The same program at another cap.
+      runner, limit = always, min(cap, spec.get('count') or cap)
+    rows = runner.masked(batch, limit, repeats=repeats)
     record = summary(task, batch, rows)
     record['seconds_masked'] = rows.seconds
     if _can_compact(subject, spec):
@@ -306,8 +313,11 @@ def halting_comparison(
 
 
 def _can_compact(subject, spec):
-  """Mixed outputs and per-token rows are not queued."""
-  return subject.loop.rows == 'sample' and spec['name'] not in MIXING
+  """Mixed outputs and per-token rows are not queued, nor is a fixed count."""
+  fixed = spec['name'] == 'fixed_steps'
+  return (
+    subject.loop.rows == 'sample' and not fixed and (spec['name'] not in MIXING)
+  )
 
 
 def residual_curve(

@@ -25,6 +25,7 @@ def measure(
   depths: Sequence[int],
   cap: int,
   rules: Sequence[Spec],
+  sweep_rules: Sequence[Spec] | None = None,
 ) -> dict[str, Any]:
   """Depth sweep under each rule, halting comparison and residual curve.
 
@@ -36,19 +37,21 @@ def measure(
     depths: caps of the sweep.
     cap: recurrences at most in the comparison.
     rules: halt rules; running to the cap is always among them.
+    sweep_rules: rules of the depth sweep; by default the same.
   """
   batch = task.heldout(rows)
   size = min(batch_size, rows)
   few = first_rows(batch, 256)
   always = {'name': 'fixed_steps'}
-  sweep_rules = [always, *(r for r in rules if r['name'] != 'fixed_steps')]
+  swept = rules if sweep_rules is None else sweep_rules
+  swept = [always, *(rule for rule in swept if rule['name'] != 'fixed_steps')]
   return {
     'rows': rows,
     'task': task.describe(),
     'trained_depth': subject.loop.max_steps,
     'cap': cap,
     'sweep': depth_sweep(
-      subject, task, batch, specs=sweep_rules, depths=depths, batch_size=size
+      subject, task, batch, specs=swept, depths=depths, batch_size=size
     ),
     'halting': halting_comparison(
       subject, task, batch, specs=rules, cap=cap, batch_size=size

@@ -89,10 +89,9 @@ def _attend_backward(saved, d_out):
   total = jnp.sum(d_out * out, -1, keepdims=True)
   d_s = p * (d_p - total) * scale
   d_q = jnp.einsum('...ts,...sk->...tk', d_s, k)
-  # As K-wide products the T x T operand needs no transposed copy.
-  d_k = jnp.einsum('...tk,...ts->...ks', q, d_s)
-  d_v = jnp.einsum('...tk,...ts->...ks', d_out, p)
-  return d_q, d_k.mT, d_v.mT, None
+  # Transposed copies of the K-wide operands, not of the T x S ones.
+  q_t, d_out_t = jax.lax.optimization_barrier((q.mT, d_out.mT))
+  return d_q, (q_t @ d_s).mT, (d_out_t @ p).mT, None
 
 
 attend_rows.defvjp(_attend_forward, _attend_backward)

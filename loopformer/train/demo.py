@@ -98,6 +98,7 @@ def _measure(model, baselines):
     depths=cfg.depths,
     cap=cfg.cap,
     rules=cfg.rules,
+    sweep_rules=(),
   )
   threshold = _threshold(cfg.rules)
   return {
