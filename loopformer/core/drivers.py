@@ -91,6 +91,7 @@ def run_scan(
   bound_B: Any,
   *,
   remat: int = 0,
+  unroll: int = 1,
 ) -> Outcome:
   """Makes `length` masked recurrences; differentiable.
 
@@ -102,6 +103,7 @@ def run_scan(
     bound_B: steps at which a row is frozen, or None.
     remat: 0 stores what every recurrence computed; k > 0 stores the carry of
       every k-th one and recomputes the rest in the backward pass.
+    unroll: recurrences per turn of the compiled loop.
   """
 
   def body(state, _):
@@ -109,7 +111,9 @@ def run_scan(
     return (carry, aux), record
 
   def run(state, steps):
-    return jax.lax.scan(body, state, length=steps)
+    return jax.lax.scan(
+      body, state, length=steps, unroll=max(1, min(unroll, steps))
+    )
 
   if remat == 0:
     (carry, aux), trace = run((carry, aux), length)

@@ -1,0 +1,50 @@
+"""Wrong input to a command: one line that names it, before anything is made."""
+
+import pytest
+
+from tests import util
+
+RUN = """
+import runpy, sys
+runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)
+"""
+CONFIG = '--config=experiments/universal.py:sudoku4'
+MISTAKES = {
+  'no config': ([], '--config must be given'),
+  'missing file': (['--config=experiments/no.py'], 'experiments/no.py'),
+  'unknown variant': (['--config=experiments/universal.py:no'], "got 'no'"),
+  'unknown key': ([CONFIG, '--config.loop.max_stepz=3'], '"max_steps"'),
+  'wrong type': ([CONFIG, '--config.loop.max_steps=abc'], 'loop.max_steps'),
+  'negative depth': ([CONFIG, '--config.loop.max_steps=-1'], 'got -1'),
+  'unknown family': ([CONFIG, '--config.model.family=unversal'], 'universal'),
+  'missing data': ([CONFIG, '--config.task.path=/no.csv'], 'task.path'),
+}
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_a_mistake_is_one_line(name, tmp_path):
+  arguments, expected = MISTAKES[name]
+  workdir = tmp_path / 'run'
+  done = util.run_python(
+    RUN,
+    'loopformer.bin.train',
+    *arguments,
+    f'--workdir={workdir}',
+    env={'JAX_PLATFORMS': 'no_such_platform'},
+    check=False,
+  )
+  assert done.returncode == 2
+  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+  assert done.stderr.startswith('loopformer-train: ')
+  assert expected in done.stderr
+  assert not workdir.exists()
+
+
+def test_evaluating_no_run_is_one_line(tmp_path):
+  done = util.run_python(
+    RUN, 'loopformer.bin.evaluate', f'--workdir={tmp_path}', check=False
+  )
+  assert done.returncode == 2
+  assert done.stderr == (
+    f'loopformer-eval: workdir must hold a run (config.json), got {tmp_path}.\n'
+  )

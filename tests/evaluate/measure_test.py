@@ -1,0 +1,98 @@
+"""Masked batches, one traced run and a refilled queue tell the same story."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from loopformer.core import Cause
+from loopformer.evaluate import measure
+from loopformer.evaluate.results import draw
+from loopformer.evaluate.results import measure as measure_all
+from loopformer.nn.config import BlockConfig
+from loopformer.tasks.sudoku import Sudoku, SudokuConfig
+from loopformer.zoo import FAMILIES
+from loopformer.zoo.choices import LoopConfig
+from loopformer.zoo.universal import Config
+
+SPEC = {'name': 'fixed_point', 'rtol': 0.05}
+ROWS, CAP = 22, 9
+
+
+@functools.cache
+def subject():
+  family = FAMILIES['universal']
+  cfg = Config(
+    vocab_size=6,
+    seq_len=16,
+    injection='add',
+    step_signal=False,
+    start='zero',
+    block=BlockConfig(width=8, heads=2, hidden=8, style='post', rotary='none'),
+  )
+  model = family.build(cfg, jax.random.key(0))
+  return measure.Subject(model, family.heads(cfg), LoopConfig(max_steps=4))
+
+
+@functools.cache
+def task():
+  return Sudoku(SudokuConfig(min_clues=7, max_clues=8))
+
+
+def test_masked_and_compacted_agree():
+  runner = measure.Runner(subject(), SPEC, batch_size=8)
+  batch = task().heldout(ROWS)
+  masked, packed = runner.masked(batch, CAP), runner.compacted(batch, CAP)
+  assert len(set(masked.steps_N)) > 1  # Or halting is not tried at all.
+  for field in ('predictions_NT', 'steps_N', 'cause_N'):
+    np.testing.assert_array_equal(
+      getattr(masked, field), getattr(packed, field)
+    )
+  np.testing.assert_allclose(masked.residual_N, packed.residual_N, rtol=1e-4)
+  assert masked.seconds > 0
+
+
+@pytest.mark.parametrize('depth', [1, 4, CAP])
+def test_a_cut_of_the_traced_run_is_the_capped_run(depth):
+  runner = measure.Runner(subject(), SPEC, batch_size=8)
+  batch = task().heldout(ROWS)
+  capped = runner.masked(batch, depth)
+  predictions, rows = runner.traced(batch, CAP)
+  np.testing.assert_array_equal(predictions[depth - 1], capped.predictions_NT)
+  np.testing.assert_array_equal(np.minimum(rows.steps_N, depth), capped.steps_N)
+
+
+def test_rows_alone_equal_rows_in_a_batch():
+  batch = task().heldout(ROWS)
+  whole = measure.Runner(subject(), SPEC, batch_size=ROWS).masked(batch, CAP)
+  alone = measure.Runner(subject(), SPEC, batch_size=1).masked(batch, CAP)
+  np.testing.assert_array_equal(whole.steps_N, alone.steps_N)
+  np.testing.assert_array_equal(whole.predictions_NT, alone.predictions_NT)
+
+
+def test_everything_of_eval_json(tmp_path):
+  rules = ({'name': 'fixed_steps', 'count': 4}, SPEC)
+  results = measure_all(
+    subject(), task(), rows=ROWS, batch_size=8, depths=(1, 4), cap=CAP,
+    rules=rules,
+  )  # fmt: skip
+  always, fixed, halting = results['halting']
+  assert always['mean_steps'] == always['max_steps'] == CAP
+  assert fixed['mean_steps'] == fixed['max_steps'] == 4
+  assert 1 <= halting['mean_steps'] <= halting['max_steps'] <= CAP
+  assert {'seconds_masked', 'seconds_compacted'} <= set(halting)
+  assert [row['steps'] for row in results['sweep']] == [1, 4, 1, 4]
+  assert len(results['residual']) == CAP
+  assert len(draw(results, tmp_path)) == len(list(tmp_path.glob('*.png'))) == 3
+
+
+def test_watching_shows_every_recurrence():
+  batch = measure.first_rows(task().heldout(ROWS), 3)
+  predictions, confidence, residual = measure.watch(subject(), batch, steps=5)
+  assert predictions.shape == confidence.shape == (5, 3, 16)
+  assert residual.shape == (5, 3) and (confidence <= 1).all()
+  runner = measure.Runner(subject(), {'name': 'fixed_steps'}, batch_size=3)
+  last = runner.masked(batch, 5)
+  np.testing.assert_array_equal(predictions[-1], last.predictions_NT)
+  assert (last.cause_N == Cause.CAP).all()
