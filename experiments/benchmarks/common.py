@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from loopformer import core, zoo
+from loopformer.core import adjoints
 from loopformer.nn.config import BlockConfig
 from loopformer.zoo.universal import Config
 
@@ -56,6 +57,12 @@ def loss_function(plan: zoo.Plan) -> Callable[..., jax.Array]:
 def plan(calls: int = CALLS, adjoint: Any = None) -> zoo.Plan:
   """A fixed number of recurrences."""
   return zoo.Plan(core.fixed_steps(), calls, adjoint)
+
+
+def train_step(unroll: int = 1) -> Callable[..., Any]:
+  """The jitted value and gradient of the timed model."""
+  chosen = plan(adjoint=adjoints.full(unroll=unroll))
+  return jax.jit(jax.value_and_grad(loss_function(chosen)))
 
 
 def tokens(seed: int = 0, batch: int = BATCH) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+from torch.nn import functional
 
 
 class Looped(torch.nn.Module):
@@ -46,7 +46,9 @@ class Looped(torch.nn.Module):
     qkv = x @ self.weight('block.layers.attention.layer.qkv.kernel', layer)
     shape = (batch, length, 3, self.size.HEADS, -1)
     q, k, v = qkv.view(shape).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)
+    mixed = functional.scaled_dot_product_attention(
+      self.rotate(q), self.rotate(k), v
+    )
     mixed = mixed.transpose(1, 2).reshape(batch, length, width)
     return mixed @ self.weight('block.layers.attention.layer.out.kernel', layer)
 
@@ -54,18 +56,18 @@ class Looped(torch.nn.Module):
     """SwiGLU."""
     hidden = x @ self.weight('block.layers.mlp.layer.up.kernel', layer)
     gate, value = hidden.chunk(2, -1)
-    product = F.silu(gate) * value
+    product = functional.silu(gate) * value
     return product @ self.weight('block.layers.mlp.layer.down.kernel', layer)
 
   def norm(self, x: torch.Tensor, part: str, layer: int) -> torch.Tensor:
     """Root-mean-square norm."""
     gain = self.weight(f'block.layers.{part}.norm.scale', layer)
-    return F.rms_norm(x, (x.shape[-1],), gain, 1e-6)
+    return functional.rms_norm(x, (x.shape[-1],), gain, 1e-6)
 
   def forward(self, inputs: torch.Tensor, labels: torch.Tensor):
     """Mean cross-entropy after all recurrences."""
     size = self.size
-    e = F.embedding(inputs, self.weight('embedding.tokens.embedding'))
+    e = functional.embedding(inputs, self.weight('embedding.tokens.embedding'))
     e = e * size.WIDTH**0.5
     h = torch.zeros_like(e)
     for _ in range(size.CALLS):
@@ -74,7 +76,7 @@ class Looped(torch.nn.Module):
         h = self.norm(h + self.attention(h, layer), 'attention', layer)
         h = self.norm(h + self.mlp(h, layer), 'mlp', layer)
     logits = h @ self.weight('head.kernel')
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
   def train_step(self, inputs: torch.Tensor, labels: torch.Tensor):
     """Loss, with gradients left on the parameters."""
@@ -91,7 +93,7 @@ class Looped(torch.nn.Module):
     }
 
   def compiled(self):
-    """The train step under torch.compile, or None where it cannot compile."""
+    """The train step under torch.compile."""
     forward = torch.compile(self.forward)
 
     def step(inputs, labels):
