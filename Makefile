@@ -37,8 +37,7 @@ test check: .venv/installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m pyrefly check
-	$(PY) -m pytest tests/house
-	$(PY) -m pytest -n $(JOBS) --dist worksteal --ignore tests/house
+	$(PY) -m pytest -n $(JOBS) --dist worksteal
 	$(PY) -m pytest --nbmake colabs
 
 test-slow: .venv/installed-dev

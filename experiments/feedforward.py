@@ -54,7 +54,7 @@ def text() -> ml_collections.ConfigDict:
     train={
       'steps': 2000,
       'batch_size': 16,
-      'save_every': 20,
+      'save_every': 10,
       'log_every': 5,
       'optimizer': {'learning_rate': 1e-3, 'warmup': 50, 'weight_decay': 0.1},
     },

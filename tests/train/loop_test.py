@@ -54,7 +54,7 @@ def at_batch(monkeypatch):
         return batch
 
     entry = TASKS['sudoku']._replace(build=Faulty)
-    monkeypatch.setitem(loop.TASKS, 'sudoku', entry)
+    monkeypatch.setitem(TASKS, 'sudoku', entry)
 
   yield install
 
