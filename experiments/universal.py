@@ -79,8 +79,8 @@ def sudoku9() -> ml_collections.ConfigDict:
         'weight_decay': 0.1,
       },
       'ema': 0.999,
-      'save_every': 10,
-      'log_every': 5,
+      'save_every': 5,
+      'log_every': 1,
     },
     eval={
       'rows': 1024,
