@@ -68,14 +68,7 @@ class Runner:
     rule = make_rule(self.spec, self.subject.heads, rows=loop.rows)
 
     def run(model, inputs_BT, ids_B, cap):
-      plan = zoo.Plan(
-        rule,
-        cap,
-        adjoints.none(),
-        make_solver(loop.solver),
-        loop.norm,
-        loop.rows,
-      )
+      plan = _plan(self.subject, rule, cap, loop.rows)
       keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
       result, context = zoo.run(model, inputs_BT, plan, keys_B=keys_B)
       logits = zoo.output_logits(model, result, context)
@@ -114,14 +107,8 @@ class Runner:
 
   def _trace(self, model, inputs_BT, ids_B, *, cap):
     loop = self.subject.loop
-    plan = zoo.Plan(
-      make_rule(self.spec, self.subject.heads, rows=loop.rows),
-      cap,
-      adjoints.none(),
-      make_solver(loop.solver),
-      loop.norm,
-      loop.rows,
-    )
+    rule = make_rule(self.spec, self.subject.heads, rows=loop.rows)
+    plan = _plan(self.subject, rule, cap, loop.rows)
 
     def trace(state, args, info):
       del info
@@ -166,6 +153,15 @@ class Runner:
       smallest=max(1, self.batch_size // 2),
     )
     return out.outputs, out.steps_N, out.cause_N, out.residual_N
+
+
+def _plan(
+  subject: Subject, rule: core.HaltRule, max_steps: Any, rows: str
+) -> zoo.Plan:
+  """A subject's own loop under another rule, without gradients."""
+  loop = subject.loop
+  solver = make_solver(loop.solver)
+  return zoo.Plan(rule, max_steps, adjoints.none(), solver, loop.norm, rows)
 
 
 def _per_sample(steps_B, cause_B, residual_B):
@@ -324,14 +320,7 @@ def residual_curve(
   subject: Subject, batch: Batch, *, steps: int
 ) -> list[dict[str, float]]:
   """Quantiles over rows of the relative residual after each recurrence."""
-  loop = subject.loop
-  plan = zoo.Plan(
-    core.fixed_steps(),
-    steps,
-    adjoints.none(),
-    make_solver(loop.solver),
-    loop.norm,
-  )
+  plan = _plan(subject, core.fixed_steps(), steps, 'sample')
 
   @jax.jit
   def run(model, inputs_BT, ids_B):
@@ -357,14 +346,7 @@ def watch(
   Returns:
     predictions [R, B, T], confidence [R, B, T] and residual [R, B].
   """
-  loop = subject.loop
-  plan = zoo.Plan(
-    core.fixed_steps(),
-    steps,
-    adjoints.none(),
-    make_solver(loop.solver),
-    loop.norm,
-  )
+  plan = _plan(subject, core.fixed_steps(), steps, 'sample')
 
   def trace(state, args, info):
     del info
