@@ -10,13 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from loopformer import core, zoo
+from loopformer.bin import host
 from loopformer.core import adjoints
 from loopformer.nn.config import BlockConfig
+from loopformer.train import sharding
+from loopformer.train.experiment import TrainConfig
 from loopformer.zoo.universal import Config
 
-WIDTH, TOKENS, BATCH, LAYERS, CALLS, HEADS, HIDDEN = 128, 97, 16, 2, 21, 4, 344
+# The block of the published puzzle reasoners: heads of 64, F = 512 at D = 128.
+WIDTH, TOKENS, BATCH, LAYERS, CALLS, HEADS, HIDDEN = 128, 97, 16, 2, 21, 2, 512
 CLASSES = 11
 
 
@@ -27,6 +33,7 @@ def model_config(**block: Any) -> Config:
     'heads': HEADS,
     'hidden': HIDDEN,
     'style': 'post',
+    'norm_gain': False,
     'rotary': 'half',
     **block,
   }
@@ -59,10 +66,41 @@ def plan(calls: int = CALLS, adjoint: Any = None) -> zoo.Plan:
   return zoo.Plan(core.fixed_steps(), calls, adjoint)
 
 
+def spread() -> None:
+  """One CPU device per core and memory kept, as `loopformer-train` has them."""
+  host.keep_memory()
+  host.spread_over_cores(TrainConfig(batch_size=BATCH))
+
+
 def train_step(unroll: int = 1) -> Callable[..., Any]:
-  """The jitted value and gradient of the timed model."""
+  """The jitted value and gradient of the timed model, rows over the devices."""
   chosen = plan(adjoint=adjoints.full(unroll=unroll))
-  return jax.jit(jax.value_and_grad(loss_function(chosen)))
+  gradient = jax.value_and_grad(loss_function(chosen))
+  mesh = sharding.make_mesh()
+
+  def local(model, inputs_BT, labels_BT):
+    return jax.lax.pmean(gradient(model, inputs_BT, labels_BT), 'data')
+
+  split = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(P(), sharding.BATCH, sharding.BATCH),
+    out_specs=P(),
+    check_vma=False,
+  )
+  return jax.jit(split, compiler_options=sharding.compiler_options(mesh))
+
+
+def place(model: Any, batch: Any) -> tuple[Any, ...]:
+  """The model on every device, the batch over them."""
+  mesh = sharding.make_mesh()
+  specs = P(), sharding.BATCH
+  placed = (
+    jax.device_put(tree, NamedSharding(mesh, spec))
+    for tree, spec in zip((model, batch), specs, strict=True)
+  )
+  model, batch = placed
+  return model, *batch
 
 
 def tokens(seed: int = 0, batch: int = BATCH) -> tuple[jax.Array, jax.Array]:

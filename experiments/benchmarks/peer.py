@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from loopformer.bin.host import keep_memory
 from loopformer.zoo import FAMILIES
 
 from . import common
@@ -50,20 +49,21 @@ def main() -> None:
 
   from . import torch_peer
 
-  keep_memory()
+  common.spread()
   model = FAMILIES['universal'].build(common.model_config(), jax.random.key(0))
   inputs, labels = common.tokens()
+  placed = common.place(model, (inputs, labels))
   step, unrolled_step = (common.train_step(n) for n in (1, common.CALLS))
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   module = torch_peer.Looped(flat(model), common)
   batch = tuple(
     torch.from_numpy(np.array(x, np.int64)) for x in (inputs, labels)
   )
-  loss, ours = step(model, inputs, labels)
+  loss, ours = step(*placed)
   error = gradients_agree(flat(ours), loss, module, module.train_step(*batch))
   calls = {
-    'jax': lambda: step(model, inputs, labels),
-    'unrolled': lambda: unrolled_step(model, inputs, labels),
+    'jax': lambda: step(*placed),
+    'unrolled': lambda: unrolled_step(*placed),
     'eager': lambda: module.train_step(*batch),
   }
   compiled = module.compiled()

@@ -59,10 +59,9 @@ class Looped(torch.nn.Module):
     product = functional.silu(gate) * value
     return product @ self.weight('block.layers.mlp.layer.down.kernel', layer)
 
-  def norm(self, x: torch.Tensor, part: str, layer: int) -> torch.Tensor:
+  def norm(self, x: torch.Tensor) -> torch.Tensor:
     """Root-mean-square norm."""
-    gain = self.weight(f'block.layers.{part}.norm.scale', layer)
-    return functional.rms_norm(x, (x.shape[-1],), gain, 1e-6)
+    return functional.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
   def forward(self, inputs: torch.Tensor, labels: torch.Tensor):
     """Mean cross-entropy after all recurrences."""
@@ -73,8 +72,8 @@ class Looped(torch.nn.Module):
     for _ in range(size.CALLS):
       h = h + e
       for layer in range(size.LAYERS):
-        h = self.norm(h + self.attention(h, layer), 'attention', layer)
-        h = self.norm(h + self.mlp(h, layer), 'mlp', layer)
+        h = self.norm(h + self.attention(h, layer))
+        h = self.norm(h + self.mlp(h, layer))
     logits = h @ self.weight('head.kernel')
     return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 

@@ -6,7 +6,7 @@ import shutil
 
 from absl import flags
 
-from loopformer.bin import cli
+from loopformer.bin import cli, host
 from loopformer.train.demo import run_demo
 from loopformer.train.experiment import from_dict
 
@@ -35,6 +35,7 @@ def _run():
     name: from_dict(cli.load_config(*where))
     for name, where in baselines.items()
   }
+  host.spread_over_cores(looped.train)
   page = run_demo(looped, others, out)
   logging.getLogger('loopformer').info('Report: %s', page)
 

@@ -4,7 +4,7 @@ import logging
 
 from absl import flags
 
-from loopformer.bin import cli
+from loopformer.bin import cli, host
 from loopformer.train.experiment import from_dict
 from loopformer.train.loop import train
 
@@ -25,6 +25,7 @@ def _define():
 
 def _run():
   experiment = from_dict(cli.required('config').to_dict())
+  host.spread_over_cores(experiment.train)
   default = f'runs/{experiment.family}-{experiment.task_name}'
   workdir = flags.FLAGS.workdir or default
   outcome = train(experiment, workdir)

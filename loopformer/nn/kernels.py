@@ -119,16 +119,22 @@ def _linear_backward(saved, d_y):
 linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
 
 
+def _opening(gate):
+  """sigmoid(g) as (1 + tanh(g / 2)) / 2, which vectorises better on CPU."""
+  return 0.5 + 0.5 * jnp.tanh(0.5 * gate)
+
+
 @jax.custom_vjp
 def swiglu(u: Float[Array, '*batch G']) -> Float[Array, '*batch F']:
   """silu(g) v for u = [g; v], G = 2 F (arXiv:2002.05202); keeps u alone."""
   gate, value = jnp.split(u, 2, -1)
-  return jax.nn.silu(gate) * value
+  return gate * _opening(gate) * value
 
 
 def _swiglu_backward(u, d_out):
-  gate, value = jnp.split(u, 2, -1)
-  opening = jax.nn.sigmoid(gate)
+  # The barrier keeps an unrolled loop from storing the forward sigmoid.
+  gate, value = jnp.split(jax.lax.optimization_barrier(u), 2, -1)
+  opening = _opening(gate)
   silu = gate * opening
   d_gate = d_out * value * (opening + silu * (1 - opening))
   return (jnp.concatenate([d_gate, d_out * silu], -1),)

@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import NamedTuple
 
+import jax
+
 from loopformer.evaluate.measure import Subject
 from loopformer.tasks import Task
 from loopformer.train import checkpoint
@@ -49,8 +51,12 @@ def subject_of(setup: Setup, state: TrainState) -> Subject:
   experiment = setup.experiment
   averaged = experiment.eval.use_ema and state.ema is not None
   params = state.ema if averaged else state.params
+  model = merge(setup, params, state.rest)
+  if setup.mesh.shape['data'] == setup.mesh.size:
+    # Copies of the whole model: one is measured, not all at once.
+    model = jax.device_put(model, setup.mesh.local_devices[0])
   return Subject(
-    model=merge(setup, params, state.rest),
+    model=model,
     heads=FAMILIES[experiment.family].heads(experiment.model),
     loop=experiment.loop,
   )

@@ -44,6 +44,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
+def compiler_options(mesh: Mesh) -> dict[str, bool] | None:
+  """What the compiler is told: several CPU devices are one thread each."""
+  cpu = mesh.devices.flat[0].platform == 'cpu'
+  return (
+    {'xla_cpu_multi_thread_eigen': False} if cpu and mesh.size > 1 else None
+  )
+
+
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
   """Raises `ValueError` unless every device gets rows of every part."""
   devices = mesh.shape['data'] * mesh.shape['fsdp']

@@ -36,6 +36,7 @@ def make_train_step(setup: Setup) -> StepFn:
     in_shardings=(setup.shardings, data),
     out_shardings=(setup.shardings, whole),
     donate_argnums=0,
+    compiler_options=sharding.compiler_options(setup.mesh),
   )
 
 
