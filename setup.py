@@ -25,6 +25,7 @@ REQUIRES = [
   'orbax-checkpoint>=0.12.3,<0.13',
   # At least 4.9.10: the first release seen to read and write ArrayRecord with
   # no TensorFlow installed.
+  'safetensors>=0.5',
   'tensorflow-datasets>=4.9.10',
   'tensorboardX>=2.6.2',
   'tqdm>=4.66',

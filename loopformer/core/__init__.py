@@ -12,6 +12,7 @@ from loopformer.core import (
   exits,
   halting,
   ponder,
+  q_halting,
   rows,
   sampling,
   solvers,
@@ -35,11 +36,14 @@ from loopformer.core.halting import (
   after,
   all_of,
   any_of,
+  at_multiples,
   fixed_point,
   fixed_steps,
+  step_size_below,
 )
 from loopformer.core.loop import iterate
 from loopformer.core.ponder import act, ponder_cost
+from loopformer.core.q_halting import explore, q_halts, q_halts_over_continue
 from loopformer.core.rows import row_keys
 from loopformer.core.solvers import anderson, damped, patience_damped, picard
 from loopformer.core.types import (
@@ -69,12 +73,14 @@ __all__ = [
   'anderson',
   'any_of',
   'argmax_stable',
+  'at_multiples',
   'cdf_exceeds',
   'compact',
   'damped',
   'entropy_below',
   'entropy_stable',
   'exits',
+  'explore',
   'fixed_point',
   'fixed_steps',
   'full',
@@ -90,8 +96,12 @@ __all__ = [
   'picard',
   'ponder',
   'ponder_cost',
+  'q_halting',
+  'q_halts',
+  'q_halts_over_continue',
   'row_keys',
   'rows',
   'sampling',
   'solvers',
+  'step_size_below',
 ]

@@ -48,7 +48,8 @@ def start(loop: Loop, state: PyTree) -> LoopCarry:
   residual_B = jnp.full(shape, jnp.inf, real)
   live_B = jnp.ones(shape, bool)
   info = LoopInfo(jnp.int32(0), steps_B, live_B, _step_keys(loop, steps_B))
-  seen = Seen(state, state, state, residual_B, loop.args, info)
+  solver = loop.solver.init(state, loop.row_ndim)
+  seen = Seen(state, state, state, residual_B, loop.args, info, solver)
   rule = loop.halt.init(seen)
   mixed = weight_B = None
   if jax.eval_shape(loop.halt.update, rule, seen)[2] is not None:
@@ -57,7 +58,7 @@ def start(loop: Loop, state: PyTree) -> LoopCarry:
   return LoopCarry(
     t=jnp.int32(0),
     state=state,
-    solver=loop.solver.init(state, loop.row_ndim),
+    solver=solver,
     rule=rule,
     steps_B=steps_B,
     cause_B=jnp.zeros(shape, jnp.int32),
@@ -114,7 +115,7 @@ def advance(
     *jax.lax.stop_gradient((mapped, old)), loop.row_ndim
   )
   solver, new = loop.solver.update(carry.solver, old, mapped, residual_B)
-  seen = Seen(old, new, mapped, residual_B, loop.args, info)
+  seen = Seen(old, new, mapped, residual_B, loop.args, info, solver)
   rule, halt_B, weight_B = loop.halt.update(carry.rule, seen)
   finite_B = rows.is_finite(mapped, loop.row_ndim)
   finite_B &= rows.is_finite(new, loop.row_ndim)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from loopformer.core.rows import float_leaves, norm_of
+from loopformer.core.solvers import PatienceState
 from loopformer.core.types import Cause, HaltRule, Seen
 
 
@@ -99,6 +100,33 @@ def check_tolerance(rtol: float, state: Any) -> None:
       )
 
 
+def step_size_below(threshold: float = 1e-3) -> HaltRule:
+  """Stops a row whose damping s has shrunk below `threshold`: it has stalled.
+
+  The second exit of FPRM (arXiv:2606.18206), s being the step size that
+  `patience_damped` will use next.
+
+  Raises:
+    ValueError: if the threshold is not in (0, 1), or, when the loop starts,
+      its solver keeps no step size.
+  """
+  if not 0 < threshold < 1:
+    raise ValueError(f'threshold must be in (0, 1), got {threshold}.')
+
+  def init(seen):
+    if not isinstance(seen.solver, PatienceState):
+      raise ValueError(
+        'solver must be patience_damped for the rule step_size_below, got one '
+        f'whose state is {seen.solver!r}.'
+      )
+    return ()
+
+  def update(state, seen):
+    return state, seen.solver.rate_B < threshold, None
+
+  return HaltRule(init, update)
+
+
 def after(count: int, rule: HaltRule) -> HaltRule:
   """`rule`, but never before `count` recurrences are done."""
   if count < 0:
@@ -110,7 +138,26 @@ def after(count: int, rule: HaltRule) -> HaltRule:
     cause_B = as_cause(rule, halt_B)
     return state, jnp.where(early_B, Cause.LIVE, cause_B), weight_B
 
-  bound = None if rule.count is None else _larger(rule.count, count)
+  bound = None if rule.count is None else larger(rule.count, count)
+  return rule._replace(update=update, count=bound)
+
+
+def at_multiples(k: int, rule: HaltRule) -> HaltRule:
+  """`rule`, but only once a row has made a multiple of `k` recurrences.
+
+  For models that look at their state at the end of a window of k recurrences
+  only. The rule sees every recurrence; its answers in between are dropped.
+  """
+  if k < 1:
+    raise ValueError(f'k must be >= 1, got {k}.')
+
+  def update(state, seen):
+    state, halt_B, weight_B = rule.update(state, seen)
+    inside_B = (seen.info.steps_B + 1) % k != 0
+    cause_B = as_cause(rule, halt_B)
+    return state, jnp.where(inside_B, Cause.LIVE, cause_B), weight_B
+
+  bound = None if rule.count is None else -(-rule.count // k) * k
   return rule._replace(update=update, count=bound)
 
 
@@ -128,9 +175,7 @@ def all_of(*rules: HaltRule) -> HaltRule:
   """
   counts = [rule.count for rule in rules]
   known = all(c is not None for c in counts)
-  return _combined(
-    rules, _last_cause, _fold(_larger, counts) if known else None
-  )
+  return _combined(rules, _last_cause, _fold(larger, counts) if known else None)
 
 
 def as_cause(rule: HaltRule, halt_B: Array) -> Array:
@@ -151,7 +196,8 @@ def _smaller(a, b):
   return min(a, b) if _both_int(a, b) else jnp.minimum(a, b)
 
 
-def _larger(a, b):
+def larger(a: Any, b: Any) -> Any:
+  """The larger count; a plain number if both are."""
   return max(a, b) if _both_int(a, b) else jnp.maximum(a, b)
 
 

@@ -71,11 +71,13 @@ class Norm(NamedTuple):
     order: 2 (Euclidean) or inf (largest entry).
     per_token: measured for each entry of the first axis after the rows.
     combine: how the per-token ratios become one number of the row.
+    epsilon: added to the size that a difference is divided by.
   """
 
   order: float
   per_token: bool
   combine: Callable[..., Array] = jnp.max
+  epsilon: float = 0.0
 
   def size(self, tree: PyTree, row_ndim: int) -> Array:
     """||x|| per row (or per row and token), at least in float32."""
@@ -102,13 +104,13 @@ class Norm(NamedTuple):
     rtol: float = 1.0,
     atol: float = 0.0,
   ) -> Float[Array, '*rows']:
-    """||new - old|| / (atol + rtol ||new||), zero where nothing moved.
+    """||new - old|| / (atol + rtol (||new|| + epsilon)), zero at rest.
 
     Counters and other integers in the trees are not part of any norm.
     """
     new, old = float_leaves(new), float_leaves(old)
     top = self.size(jax.tree.map(_difference, new, old), row_ndim)
-    bottom = atol + rtol * self.size(new, row_ndim)
+    bottom = atol + rtol * (self.size(new, row_ndim) + self.epsilon)
     still = top == 0
     ratio = top / jnp.where(still, 1.0, bottom)
     return self.combine(
@@ -133,6 +135,7 @@ NORMS = {
   'token_l2_mean': Norm(2, per_token=True, combine=jnp.mean),
   'token_l2': Norm(2, per_token=True),
   'token_inf': Norm(jnp.inf, per_token=True),
+  'token_max': Norm(jnp.inf, per_token=True, epsilon=1e-8),
 }
 
 
@@ -140,8 +143,10 @@ def norm_of(name: str) -> Norm:
   """Looks up a norm by name.
 
   `l2` and `inf` measure a whole row; `token_l2`, `token_inf` take the worst
-  token (FPRM, arXiv:2606.18206, uses `token_inf`); `token_l2_mean` averages
-  over tokens (the latent difference of Huginn, arXiv:2502.05171).
+  token; `token_l2_mean` averages over tokens (the latent difference of Huginn,
+  arXiv:2502.05171). `token_max` is the residual of FPRM (arXiv:2606.18206),
+  max over tokens of |f(z) - z|_inf / (|f(z)|_inf + 1e-8): `token_inf` that
+  stays finite where f(z) = 0.
   """
   if name not in NORMS:
     raise ValueError(f'norm must be one of {sorted(NORMS)}, got {name!r}.')

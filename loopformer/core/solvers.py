@@ -49,23 +49,29 @@ class PatienceState(NamedTuple):
 
 
 def patience_damped(
-  *, decay: float = 0.9, patience: int = 5, threshold: float = 0.1
+  *,
+  decay: float = 0.9,
+  patience: int = 5,
+  threshold: float = 0.1,
+  rate: float = 1.0,
 ) -> Solver:
   """Damped iteration whose step size shrinks while a row makes no progress.
 
-  z <- s f(z) + (1 - s) z. Whenever the residual has not fallen below its best
-  for `patience` recurrences and is still >= `threshold`, s <- decay s (FPRM,
-  arXiv:2606.18206, with the residual of the undamped map).
+  z <- s f(z) + (1 - s) z, and only then s. Whenever the residual has not fallen
+  below its best for `patience` recurrences and is still >= `threshold`,
+  s <- decay s (FPRM, arXiv:2606.18206, with the residual of the undamped map).
   """
   if not 0 < decay <= 1:
     raise ValueError(f'decay must be in (0, 1], got {decay}.')
-  if patience < 1:
-    raise ValueError(f'patience must be >= 1, got {patience}.')
+  if patience < 0:
+    raise ValueError(f'patience must be >= 0, got {patience}.')
+  if not 0 < rate <= 1:
+    raise ValueError(f'rate must be in (0, 1], got {rate}.')
 
   def init(state, row_ndim):
     rows = row_shape(state, row_ndim)
     return PatienceState(
-      jnp.ones(rows),
+      jnp.full(rows, rate),
       jnp.full(rows, jnp.inf),
       jnp.full(rows, patience, jnp.int32),
     )
@@ -85,13 +91,16 @@ def patience_damped(
 
 
 def blend(rate_B: Float[Array, '*rows'], new: Any, old: Any) -> Any:
-  """(1 - rate) old + rate new, per row, in the dtype of `new`."""
+  """rate new + (1 - rate) old, per row, in the dtype of `new`.
+
+  Rate 1 gives `new` bit for bit; the mixing is done in float32 or wider.
+  """
 
   def mix(n, o):
     if not jnp.issubdtype(n.dtype, jnp.inexact):
       return n
     rate = expand(rate_B, n)
-    return (o + rate * (n - o)).astype(n.dtype)
+    return (rate * n + (1 - rate) * o).astype(n.dtype)
 
   return jax.tree.map(mix, new, old)
 

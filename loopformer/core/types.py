@@ -54,6 +54,7 @@ class Seen(NamedTuple):
     residual_B: ||f(z) - z|| / ||f(z)||, of the undamped map.
     args: the step's differentiable arguments.
     info: the step's `LoopInfo`.
+    solver: the solver's state after its update.
   """
 
   old: PyTree
@@ -62,6 +63,7 @@ class Seen(NamedTuple):
   residual_B: Float[Array, '*rows']
   args: PyTree
   info: LoopInfo
+  solver: PyTree
 
 
 class HaltRule(NamedTuple):

@@ -1,5 +1,7 @@
 """Multi-head and grouped-query self-attention."""
 
+import functools
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -7,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.kernels import attend
 from loopformer.nn.linear import Linear
-from loopformer.nn.rotary import rotary_table, rotate
+from loopformer.nn.rotary import rotate_positions
 
 MASKS = ('none', 'causal', 'window', 'prefix')
 
@@ -53,11 +55,15 @@ class Attention(nnx.Module):
     qkv = self.qkv(x_BTD).reshape(batch, length, -1, cfg.head_width)
     q, k, v = jnp.split(qkv, [cfg.heads, cfg.heads + cfg.groups], axis=2)
     if cfg.rotary != 'none':
-      table = rotary_table(
-        jnp.arange(length), cfg.head_width, theta=cfg.rotary_theta
+      turn = functools.partial(
+        rotate_positions,
+        layout=cfg.rotary,
+        theta=cfg.rotary_theta,
+        columns=cfg.rotary_columns,
       )
-      q = rotate(q, table, layout=cfg.rotary)
-      k = rotate(k, table, layout=cfg.rotary)
+      q, k = turn(q), turn(k)
+    if cfg.temperature != 1:
+      q = q / cfg.temperature
     mask = mask_of(cfg.mask, length, window=cfg.window, prefix=cfg.prefix)
     mixed_BTHK = attend(q, k, v, mask)
     return self.out(mixed_BTHK.reshape(batch, length, -1))

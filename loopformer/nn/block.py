@@ -57,16 +57,25 @@ class Branch(nnx.Module):
     if cfg.style.startswith('sandwich'):
       self.norm_out = make_norm(cfg, rngs=rngs)
 
-  def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-    """Applies the sub-layer in the block's style."""
-    if self.style == 'pre':
-      return x_BTD + self.layer(self.norm(x_BTD))
+  def __call__(
+    self,
+    x_BTD: Float[Array, 'B T D'],
+    scales: tuple[Array, Array] | None = None,
+  ) -> Float[Array, 'B T D']:
+    """Applies the sub-layer in the block's style.
+
+    With `scales` = (a, b) the sum x + f is a x + b f.
+    """
+    before = x_BTD if self.style == 'post' else self.norm(x_BTD)
+    branch_BTD = self.layer(before)
+    if self.style == 'sandwich_branch':
+      branch_BTD = self.norm_out(branch_BTD)
+    if scales is not None:
+      x_BTD, branch_BTD = scales[0] * x_BTD, scales[1] * branch_BTD
+    sum_BTD = x_BTD + branch_BTD
     if self.style == 'post':
-      return self.norm(x_BTD + self.layer(x_BTD))
-    branch_BTD = self.layer(self.norm(x_BTD))
-    if self.style == 'sandwich_sum':
-      return self.norm_out(x_BTD + branch_BTD)
-    return x_BTD + self.norm_out(branch_BTD)
+      return self.norm(sum_BTD)
+    return self.norm_out(sum_BTD) if self.style == 'sandwich_sum' else sum_BTD
 
 
 class Layer(nnx.Module):

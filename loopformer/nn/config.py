@@ -9,7 +9,7 @@ CHOICES = {
   'mlp': ('swiglu', 'gelu', 'relu2'),
   'style': ('pre', 'post', 'sandwich_sum', 'sandwich_branch'),
   'norm': ('rms', 'layer'),
-  'rotary': ('none', 'half', 'interleaved'),
+  'rotary': ('none', 'half', 'interleaved', 'grid'),
   'mask': ('none', 'causal', 'window', 'prefix'),
   'dtype': ('float32', 'bfloat16'),
 }
@@ -23,14 +23,17 @@ class BlockConfig:
     width: D.
     heads: H; the head width is D / H.
     kv_heads: groups that share keys and values; 0 for as many as heads.
-    hidden: F of the MLP; 0 for 4 D (or 8 D / 3 rounded up to 8 for swiglu).
+    hidden: F of the MLP; 0 for 4 D (or 8 D / 3 rounded up for swiglu).
+    multiple: what a swiglu's default F is rounded up to a multiple of.
     mlp: swiglu, gelu or relu2.
     style: where the norms are, see `loopformer.nn.block`.
     norm: rms or layer.
     norm_gain: whether norms have a learned gain.
     epsilon: added to the mean square.
-    rotary: layout, or none.
+    rotary: layout, `grid` for rows and columns of a board, or none.
     rotary_theta: base of the rotary frequencies.
+    rotary_columns: columns of the board; 0 for a square.
+    temperature: divides the attention logits.
     mask: none, causal, window or prefix.
     window: positions a window mask reaches back, itself included.
     prefix: first positions that a prefix mask lets read each other.
@@ -41,6 +44,7 @@ class BlockConfig:
   heads: int = 4
   kv_heads: int = 0
   hidden: int = 0
+  multiple: int = 8
   mlp: str = 'swiglu'
   style: str = 'pre'
   norm: str = 'rms'
@@ -48,15 +52,17 @@ class BlockConfig:
   epsilon: float = 1e-6
   rotary: str = 'half'
   rotary_theta: float = 1e4
+  rotary_columns: int = 0
+  temperature: float = 1.0
   mask: str = 'none'
   window: int = 0
   prefix: int = 0
   dtype: str = 'float32'
 
   def __post_init__(self):
-    for name in ('width', 'heads'):
+    for name in ('width', 'heads', 'multiple'):
       require(name, getattr(self, name), at_least=1)
-    for name in ('kv_heads', 'hidden', 'window', 'prefix'):
+    for name in ('kv_heads', 'hidden', 'rotary_columns', 'window', 'prefix'):
       require(name, getattr(self, name), at_least=0)
     for name, allowed in CHOICES.items():
       require_one_of(name, getattr(self, name), allowed)
@@ -68,15 +74,16 @@ class BlockConfig:
       raise ValueError(
         f'kv_heads must divide heads = {self.heads}, got {self.kv_heads}.'
       )
-    if self.rotary != 'none' and self.head_width % 2:
+    pairs = {'none': 1, 'grid': 4}.get(self.rotary, 2)
+    if self.head_width % pairs:
       raise ValueError(
-        'width / heads must be even for rotary positions, '
-        f'got {self.head_width}.'
+        f'width / heads must be a multiple of {pairs} for rotary = '
+        f'{self.rotary!r}, got {self.head_width}.'
       )
     for name in ('window', 'prefix'):
       if self.mask == name:
         require(name, getattr(self, name), at_least=1)
-    for name in ('epsilon', 'rotary_theta'):
+    for name in ('epsilon', 'rotary_theta', 'temperature'):
       if not getattr(self, name) > 0:
         raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
 
@@ -96,7 +103,7 @@ class BlockConfig:
     if self.hidden:
       return self.hidden
     if self.mlp == 'swiglu':
-      return -(-8 * self.width // 3 // 8) * 8
+      return -(-8 * self.width // 3 // self.multiple) * self.multiple
     return 4 * self.width
 
   @property

@@ -1,5 +1,7 @@
 """Rotary position embedding (arXiv:2104.09864), in both published layouts."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -46,3 +48,38 @@ def rotate(
     turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], -1)
     turned = turned.reshape(wide.shape)
   return turned.astype(x_BTHK.dtype)
+
+
+def rotate_positions(
+  x_BTHK: Float[Array, 'B T H K'],
+  *,
+  layout: str,
+  theta: float = 1e4,
+  columns: int = 0,
+) -> Float[Array, 'B T H K']:
+  """Rotates token t by position t, or by its place on a board of T cells.
+
+  In layout `grid` (EqR, arXiv:2605.21488) the first half of a head turns by
+  the cell's row and the second by its column, each in layout `half`. The board
+  has as many columns as given, or is a square for 0.
+
+  Raises:
+    ValueError: if T cells make no such board in layout `grid`.
+  """
+  length, width = x_BTHK.shape[1], x_BTHK.shape[3]
+  place = jnp.arange(length)
+  if layout != 'grid':
+    table = rotary_table(place, width, theta=theta)
+    return rotate(x_BTHK, table, layout=layout)
+  square = not columns
+  columns = columns or math.isqrt(length)
+  if length % columns or (square and length != columns**2):
+    board = 'a square' if square else f'rows of {columns}'
+    raise ValueError(f'tokens must be {board} for rotary grid, got {length}.')
+  parts = jnp.split(x_BTHK, 2, -1)
+  sides = place // columns, place % columns
+  turned = [
+    rotate(part, rotary_table(side_T, width // 2, theta=theta))
+    for part, side_T in zip(parts, sides, strict=True)
+  ]
+  return jnp.concatenate(turned, -1)

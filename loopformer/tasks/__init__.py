@@ -1,6 +1,8 @@
 """Tasks: generators with exact oracles and readers of published files."""
 
+from loopformer.tasks.arc import Arc, ArcConfig
 from loopformer.tasks.group_words import GroupWords, GroupWordsConfig
+from loopformer.tasks.maze import Maze, MazeConfig
 from loopformer.tasks.p_hop import PHop, PHopConfig
 from loopformer.tasks.sudoku import Sudoku, SudokuConfig
 from loopformer.tasks.task import IGNORE, Batch, Task, TaskEntry
@@ -9,16 +11,22 @@ from loopformer.tasks.text import Text, TextConfig
 TASKS = {
   'sudoku': TaskEntry(config=SudokuConfig, build=Sudoku),
   'group': TaskEntry(config=GroupWordsConfig, build=GroupWords),
+  'maze': TaskEntry(config=MazeConfig, build=Maze),
   'p_hop': TaskEntry(config=PHopConfig, build=PHop),
   'text': TaskEntry(config=TextConfig, build=Text),
+  'arc': TaskEntry(config=ArcConfig, build=Arc),
 }
 
 __all__ = [
   'IGNORE',
   'TASKS',
+  'Arc',
+  'ArcConfig',
   'Batch',
   'GroupWords',
   'GroupWordsConfig',
+  'Maze',
+  'MazeConfig',
   'PHop',
   'PHopConfig',
   'Sudoku',

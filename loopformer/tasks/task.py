@@ -1,10 +1,17 @@
 """What a task is: batches as pure functions, a held-out part, and a score."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import (
+  Any,
+  NamedTuple,
+  NotRequired,
+  Protocol,
+  TypedDict,
+  runtime_checkable,
+)
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt32
+from jaxtyping import Int, Int32, Shaped, UInt32
 
 IGNORE = -100  # the label of a position that is not scored
 
@@ -14,11 +21,14 @@ class Batch(TypedDict):
 
   inputs: int32 [B, T] token ids. labels: int32 [B, T], `IGNORE` where nothing
   is asked. ids: uint32 [B], the same whenever the same row comes again.
+  puzzles: int32 [B], which row of a table of puzzles tells the model the rule;
+  absent where there is one rule, which stands for 0 in every row.
   """
 
   inputs: Int[np.ndarray, 'B T']
   labels: Int[np.ndarray, 'B T']
   ids: UInt32[np.ndarray, ' B']
+  puzzles: NotRequired[Int32[np.ndarray, ' B']]
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from loopformer.nn.config import require, require_one_of
+from loopformer.nn.losses import CROSS_ENTROPIES
 from loopformer.tasks import TASKS, Task
 from loopformer.train.config import from_mapping, to_mapping
 from loopformer.train.optimizers import OptimizerConfig
@@ -35,6 +36,23 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TableConfig:
+  """Sign descent on rows of a puzzle table, see `loopformer.train.sparse`.
+
+  Attributes:
+    learning_rate: peak rate; it follows the schedule of the optimiser.
+    weight_decay: decoupled decay of the rows a batch has read.
+  """
+
+  learning_rate: float = 1e-2
+  weight_decay: float = 0.1
+
+  def __post_init__(self):
+    for name in ('learning_rate', 'weight_decay'):
+      require(name, getattr(self, name), at_least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   """How a model is trained.
 
@@ -44,7 +62,11 @@ class TrainConfig:
     accumulate: parts a batch is split into; equal to the whole batch.
     seed: of parameters, data and depths.
     objective: `last` (cross-entropy where the loop ends, or of the mixed
-      output), `every` (mean over all recurrences), `expected` (PonderNet).
+      output), `every` (mean over all recurrences), `expected` (PonderNet),
+      `supervision` (one segment per step, rows carried on until they halt).
+    segment: recurrences per step under `supervision`.
+    cross_entropy: `softmax` or `stablemax`, under `supervision`.
+    table: how rows of a puzzle table are trained, under `supervision`.
     ponder_weight: tau of ACT's cost, or beta of PonderNet's KL.
     prior: hazard of PonderNet's geometric prior.
     optimizer: see `OptimizerConfig`.
@@ -62,6 +84,9 @@ class TrainConfig:
   accumulate: int = 1
   seed: int = 0
   objective: str = 'last'
+  segment: int = 1
+  cross_entropy: str = 'softmax'
+  table: TableConfig = dataclasses.field(default_factory=TableConfig)
   ponder_weight: float = 0.01
   prior: float = 0.2
   optimizer: OptimizerConfig = dataclasses.field(
@@ -80,6 +105,7 @@ class TrainConfig:
       'steps',
       'batch_size',
       'accumulate',
+      'segment',
       'log_every',
       'save_every',
       'keep',
@@ -88,6 +114,12 @@ class TrainConfig:
     require('seed', self.seed, at_least=0)
     require('ponder_weight', self.ponder_weight, at_least=0)
     require_one_of('objective', self.objective, ADJOINTS_OF)
+    require_one_of('cross_entropy', self.cross_entropy, CROSS_ENTROPIES)
+    if self.objective == 'supervision' and self.accumulate > 1:
+      raise ValueError(
+        'accumulate must be 1 under supervision, whose rows live on between '
+        f'steps, got {self.accumulate}.'
+      )
     require_one_of('on_nonfinite', self.on_nonfinite, ('abort', 'skip'))
     if not 0 <= self.ema < 1:
       raise ValueError(f'ema must be in [0, 1), got {self.ema}.')
@@ -137,6 +169,7 @@ ADJOINTS_OF = {
   'last': ('full', 'last_k', 'one_step', 'implicit', 'phantom'),
   'every': ('full', 'last_k', 'one_step'),
   'expected': ('full',),
+  'supervision': ('full',),
 }
 
 
@@ -166,11 +199,21 @@ class Experiment:
     heads = FAMILIES[self.family].heads(self.model)
     for spec in (self.loop.halt, *self.eval.rules):
       make_rule(spec, heads, rows=self.loop.rows)
+    self._check_objective()
+
+  def _check_objective(self):
     objective, adjoint = self.train.objective, self.loop.adjoint['name']
     if adjoint not in ADJOINTS_OF[objective]:
       raise ValueError(
         f'loop.adjoint.name must be one of {ADJOINTS_OF[objective]} for '
         f'train.objective = {objective!r}, got {adjoint!r}.'
+      )
+    if objective == 'supervision' and (
+      self.loop.depth is not None or self.loop.rows != 'sample'
+    ):
+      raise ValueError(
+        "train.objective = 'supervision' needs loop.depth = None and "
+        f"loop.rows = 'sample', got {self.loop.depth} and {self.loop.rows!r}."
       )
     if objective == 'expected':
       unit = self.loop.halt['name'], self.loop.rows
@@ -247,66 +290,20 @@ def bind(experiment: Experiment, task: Any) -> Experiment:
   Raises:
     ValueError: if a model that reads later positions is to predict them.
   """
-  model = dataclasses.replace(
-    experiment.model,
-    vocab_size=task.vocab_size,
-    num_classes=task.num_classes,
-    seq_len=task.seq_len,
-  )
+  sizes = {
+    'vocab_size': task.vocab_size,
+    'num_classes': task.num_classes,
+    'seq_len': task.seq_len,
+  }
+  if hasattr(task, 'num_puzzles') and hasattr(experiment.model, 'puzzles'):
+    sizes['puzzles'] = task.num_puzzles
+  model = dataclasses.replace(experiment.model, **sizes)
   if task.causal and not model.block.causal:
     raise ValueError(
       f'model.block.mask must be causal or window for task '
       f'{experiment.task_name!r}, got {model.block.mask!r}.'
     )
   return dataclasses.replace(experiment, model=model)
-
-
-REDUCED_TASKS = {
-  'sudoku': {'size': 4, 'min_clues': 6, 'max_clues': 8, 'path': None},
-  'group': {'length': 6},
-  'p_hop': {'length': 16, 'hops': 2},
-  'text': {'length': 16},
-}
-
-
-def reduced(experiment: Experiment) -> Experiment:
-  """The same experiment at the size of a test: narrow, shallow and short."""
-  block = dataclasses.replace(
-    experiment.model.block,
-    width=16,
-    heads=2,
-    hidden=24,
-    kv_heads=min(experiment.model.block.kv_heads, 1),
-  )
-  layers = {
-    field.name: min(getattr(experiment.model, field.name), 2)
-    for field in dataclasses.fields(experiment.model)
-    if field.name in ('layers', 'prelude', 'core', 'coda')
-  }
-  train = dataclasses.replace(
-    experiment.train,
-    steps=2,
-    batch_size=4 * experiment.train.accumulate,
-    log_every=1,
-    save_every=2,
-    tensorboard=False,
-  )
-  evaluation = dataclasses.replace(
-    experiment.eval, rows=8, batch_size=8, depths=(1, 2), cap=3
-  )
-  loop = dataclasses.replace(
-    experiment.loop, max_steps=min(experiment.loop.max_steps, 3)
-  )
-  return dataclasses.replace(
-    experiment,
-    model=dataclasses.replace(experiment.model, block=block, **layers),
-    task=dataclasses.replace(
-      experiment.task, **REDUCED_TASKS[experiment.task_name]
-    ),
-    loop=loop,
-    train=train,
-    eval=evaluation,
-  )
 
 
 def _pop_name(section, path, key, table):

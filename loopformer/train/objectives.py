@@ -27,12 +27,17 @@ class Objective(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Rows on a device. `depth_B` is None unless depths are sampled."""
+  """Rows on a device.
+
+  `depth_B` is None unless depths are sampled, `puzzles_B` unless the task
+  numbers its puzzles.
+  """
 
   inputs_BT: Int[Array, 'B T']
   labels_BT: Int[Array, 'B T']
   keys_B: Any
   depth_B: Any
+  puzzles_B: Any = None
 
 
 def row_loss(
@@ -90,7 +95,11 @@ def _per_sample(rows_B):
 def _last(model, batch, objective):
   """Cross-entropy where the loop ends; ACT adds tau (N + R) per row."""
   result, context = run(
-    model, batch.inputs_BT, objective.plan, keys_B=batch.keys_B
+    model,
+    batch.inputs_BT,
+    objective.plan,
+    keys_B=batch.keys_B,
+    puzzles_B=batch.puzzles_B,
   )
   logits_BTV = output_logits(model, result, context)
   extra_B = jnp.zeros(())
@@ -107,7 +116,12 @@ def _traced(model, batch, objective):
     return row_loss(args[0].readout(state, args[1]), batch.labels_BT)
 
   return run(
-    model, batch.inputs_BT, objective.plan, keys_B=batch.keys_B, trace=trace
+    model,
+    batch.inputs_BT,
+    objective.plan,
+    keys_B=batch.keys_B,
+    puzzles_B=batch.puzzles_B,
+    trace=trace,
   )
 
 

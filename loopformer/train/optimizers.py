@@ -1,10 +1,12 @@
 """Optimisers, schedules and clipping from optax, by name."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from loopformer.nn.config import require, require_one_of
 
@@ -26,7 +28,7 @@ class OptimizerConfig:
     clip: global gradient norm, 0 for none.
     b1: first momentum.
     b2: second momentum; of muon, its only one.
-    epsilon: added to the denominator.
+    epsilon: added to the denominator, where there is one.
   """
 
   name: str = 'adamw'
@@ -55,8 +57,51 @@ class OptimizerConfig:
         )
 
 
+class AdamAtan2State(NamedTuple):
+  """Updates made, and running means of gradients and of their squares."""
+
+  count: Int[Array, '']
+  mu: Any
+  nu: Any
+
+
+def scale_by_adam_atan2(
+  b1: float = 0.9, b2: float = 0.95
+) -> optax.GradientTransformation:
+  """u = atan2(m, sqrt(v) / sqrt(1 - b2^t)) / (1 - b1^t), without an epsilon.
+
+  m and v are the running means of g and g^2, as in Adam, whose quotient of
+  the corrected means became atan2 in arXiv:2407.05872. As in the kernel with
+  which HRM and TRM were trained, the correction of m stands outside the arc
+  tangent: the first update is 0.99669 sign(g), not pi / 4 sign(g).
+  """
+
+  def init(params):
+    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+    return AdamAtan2State(jnp.int32(0), zeros(), zeros())
+
+  def update(grads, state, params=None):
+    del params
+    count = optax.safe_increment(state.count)
+    mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+    nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
+    left1, left2 = 1 - b1**count, 1 - b2**count
+
+    def direction(m, v):
+      return jnp.arctan2(m, jnp.sqrt(v) / jnp.sqrt(left2)) / left1
+
+    updates = jax.tree.map(direction, mu, nu)
+    return updates, AdamAtan2State(count, mu, nu)
+
+  return optax.GradientTransformation(init, update)
+
+
 def _adam(cfg, _):
   return optax.scale_by_adam(cfg.b1, cfg.b2, cfg.epsilon)
+
+
+def _adam_atan2(cfg, _):
+  return scale_by_adam_atan2(cfg.b1, cfg.b2)
 
 
 def _lion(cfg, _):
@@ -88,6 +133,7 @@ def _adafactor(*_):
 # Directions of ascent; decay and rate are the same for all.
 OPTIMIZERS = {
   'adamw': _adam,
+  'adam_atan2': _adam_atan2,
   'lion': _lion,
   'muon': _muon,
   'sgd': _sgd,

@@ -14,6 +14,7 @@ from loopformer.nn.variables import axis_names
 from loopformer.train import sharding
 from loopformer.train.experiment import Experiment
 from loopformer.train.optimizers import make_optimizer
+from loopformer.train.supervised import carry_specs, first_carry
 from loopformer.zoo import FAMILIES
 
 
@@ -95,6 +96,7 @@ def _create(setup):
   init_key, run_key = jax.random.split(key)
   model = FAMILIES[experiment.family].build(experiment.model, init_key)
   _, params, rest = nnx.split(model, nnx.Param, ...)
+  supervised = experiment.train.objective == 'supervision'
   return TrainState(
     step=jnp.int32(0),
     params=params,
@@ -103,6 +105,7 @@ def _create(setup):
     opt_state=setup.optimizer.init(params),
     key=run_key,
     skipped=jnp.int32(0),
+    carry=first_carry(experiment, model) if supervised else (),
   )
 
 
@@ -141,6 +144,11 @@ def _state_shardings(setup, shapes):
     opt_state=opt_state,
     key=whole,
     skipped=whole,
+    carry=jax.tree.map(
+      lambda spec: NamedSharding(setup.mesh, spec),
+      carry_specs(shapes.carry),
+      is_leaf=lambda x: isinstance(x, P),
+    ),
   )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from loopformer.core.rows import row_keys
-from loopformer.train import sharding
+from loopformer.train import sharding, supervised
 from loopformer.train.objectives import (
   Batch,
   Objective,
@@ -45,7 +45,12 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
   """One optimiser step on `inputs`, `labels` and `ids` of a whole batch."""
   cfg = setup.experiment.train
-  grads, metrics = _gradients(setup, state, prepare(setup, state, batch))
+  rows = prepare(setup, state, batch)
+  rest, carry = state.rest, state.carry
+  if cfg.objective == 'supervision':
+    grads, metrics, carry, rest = supervised.gradients(setup, state, rows)
+  else:
+    grads, metrics = _gradients(setup, state, rows)
   norm = optax.tree.norm(grads)
   updates, opt_state = setup.optimizer.update(
     grads, state.opt_state, state.params
@@ -56,14 +61,16 @@ def train_step(
     ema = optax.incremental_update(params, ema, 1 - cfg.ema)
   finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
   # A step that is not finite changes nothing, so what is saved stays sound.
-  params, ema, opt_state = jax.tree.map(
+  params, rest, ema, opt_state = jax.tree.map(
     lambda new, old: jnp.where(finite, new, old),
-    (params, ema, opt_state),
-    (state.params, state.ema, state.opt_state),
+    (params, rest, ema, opt_state),
+    (state.params, state.rest, state.ema, state.opt_state),
   )
   new = state._replace(
     step=state.step + 1,
     params=params,
+    rest=rest,
+    carry=carry,
     ema=ema,
     opt_state=opt_state,
     skipped=state.skipped + ~finite,
@@ -101,7 +108,9 @@ def prepare(
     if loop.adjoint['name'] == 'full':
       depth_B = jnp.minimum(depth_B, loop.max_steps)
   keys_B = row_keys(row_key, batch['ids'])
-  return Batch(batch['inputs'], batch['labels'], keys_B, depth_B)
+  return Batch(
+    batch['inputs'], batch['labels'], keys_B, depth_B, batch.get('puzzles')
+  )
 
 
 def _gradients(setup, state, batch):

@@ -37,8 +37,18 @@ HALT_RULES = {
   'entropy_stable': RuleEntry(core.entropy_stable, 'logits'),
   'kl': RuleEntry(core.kl_stable, 'logits'),
   'argmax': RuleEntry(core.argmax_stable, 'logits'),
+  'q': RuleEntry(core.q_halts, 'q'),
+  'q_continue': RuleEntry(core.q_halts_over_continue, 'q'),
+  'step_size_below': RuleEntry(core.step_size_below),
 }
 COMBINED_RULES = {'any_of': core.any_of, 'all_of': core.all_of}
+WRAPPED_RULES = {
+  'after': core.after,
+  'at_multiples': core.at_multiples,
+  'explore': core.explore,
+}
+# Heads with one value per row; halting per token reads `<name>_token`.
+ROW_HEADS = ('halt', 'q')
 ADJOINTS = {
   'none': adjoints.none,
   'full': adjoints.full,
@@ -69,8 +79,8 @@ class LoopConfig:
   Attributes:
     max_steps: recurrences, or their cap under a halt rule; of sampled depths
       only those of the `full` adjoint are capped.
-    halt: a halt rule; `any_of` and `all_of` take `rules`, `after` takes
-      `count` and `rule`.
+    halt: a halt rule; `any_of` and `all_of` take `rules`, those of
+      `WRAPPED_RULES` a `rule` besides their arguments.
     adjoint: the gradient rule in training.
     solver: how to iterate.
     depth: a sampler of training depths, or None for `max_steps` always.
@@ -125,7 +135,7 @@ def make_rule(
   Args:
     spec: the choice.
     heads: what the model offers, see `Family.heads`.
-    rows: `token` binds the per-token halting head.
+    rows: `token` binds the per-token heads of `ROW_HEADS`.
 
   Raises:
     ValueError: for an unknown rule or argument, or a head the model lacks.
@@ -139,16 +149,16 @@ def make_rule(
       raise ValueError(f'halt.rules must hold at least one rule for {name!r}.')
     rules = (make_rule(part, heads, rows=rows) for part in parts)
     return COMBINED_RULES[name](*rules)
-  if name == 'after':
-    count, inner = arguments.pop('count', 0), arguments.pop('rule', {})
-    _no_more(name, arguments, ['count', 'rule'])
-    require('halt.count', count, at_least=0)
-    return core.after(count, make_rule(inner, heads, rows=rows))
-  allowed = (*HALT_RULES, *COMBINED_RULES, 'after')
+  if name in WRAPPED_RULES:
+    inner = make_rule(arguments.pop('rule', {}), heads, rows=rows)
+    arguments['rule'] = inner
+    return _bind('halt', name, WRAPPED_RULES[name], (), arguments)
+  allowed = (*HALT_RULES, *COMBINED_RULES, *WRAPPED_RULES)
   entry = HALT_RULES[_known('halt', name, allowed)]
   if entry.head is None:
     return _bind('halt', name, entry.make, (), arguments)
-  wanted = entry.head + ('_token' * (rows == 'token' and entry.head == 'halt'))
+  per_token = rows == 'token' and entry.head in ROW_HEADS
+  wanted = entry.head + '_token' * per_token
   if wanted not in heads:
     raise ValueError(
       f'halt = {name!r} reads the head {wanted!r}, which this model does '
@@ -159,10 +169,8 @@ def make_rule(
 
 def check_rule(spec: Spec) -> None:
   """Raises `ValueError` for a rule that could be bound to no model."""
-  anything = {
-    name: lambda state, args: None for name in ('logits', 'halt', 'halt_token')
-  }
-  make_rule(spec, anything)
+  read = {entry.head for entry in HALT_RULES.values() if entry.head}
+  make_rule(spec, {name: lambda state, args: None for name in read})
 
 
 def make_plan(

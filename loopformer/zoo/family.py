@@ -31,12 +31,15 @@ class Family(NamedTuple):
     heads: `config -> {name: (state, (model, context)) -> array}`, what halt
       rules may read.
     exempt: conformance law to the reason why this family cannot have it.
+    terms: loss terms of the family's own under deep supervision,
+      `(model, Supervised) -> [B]`, see `loopformer.nn.q_learning`.
   """
 
   config: type
   model: Callable[..., nnx.Module]
   heads: Callable[[Any], Mapping[str, Head]]
   exempt: Mapping[str, str] = {}
+  terms: Callable[[Any, Any], Array] | None = None
 
   def build(self, cfg: Any, key: jax.Array) -> nnx.Module:
     """The model with its arrays."""
@@ -66,17 +69,50 @@ def read_logits(state: Any, args: Any) -> Array:
   return model.readout(state, context)
 
 
+def q_heads(cfg: Any) -> dict[str, Head]:
+  """Heads of the puzzle reasoners: the read-out and two Q-values."""
+  del cfg
+  return {'logits': read_logits, 'q': lambda state, a: a[0].q_values(state)}
+
+
+NOT_CAUSAL = {'causality': 'the answer is read off a grid seen as a whole'}
+SEGMENTED = {
+  **NOT_CAUSAL,
+  'fixed point': 'a segment cuts the gradient of the state it starts from',
+}
+
+
 def step(state: Any, aux: Any, args: Any, info: core.LoopInfo):
   """A model's recurrence in the form the loop calls."""
   model, context = args
   return model.step(state, aux, context, info)
 
 
+def embed(
+  model: Any, inputs_BT: Int[Array, 'B T'], puzzle_rows_BE: Any = None
+) -> Any:
+  """The context, with rows of the puzzle table in a model that has one."""
+  if puzzle_rows_BE is None:
+    return model.embed(inputs_BT)
+  return model.embed(inputs_BT, puzzle_rows_BE)
+
+
+def puzzle_rows(model: Any, puzzles_B: Any) -> Any:
+  """Rows of the puzzle table; None for a model without one, or no ids."""
+  if puzzles_B is None or not hasattr(model, 'puzzle_rows'):
+    return None
+  return model.puzzle_rows(puzzles_B)
+
+
 def begin(
-  model: Any, inputs_BT: Int[Array, 'B T'], keys_B: Any
+  model: Any,
+  inputs_BT: Int[Array, 'B T'],
+  keys_B: Any,
+  *,
+  puzzles_B: Any = None,
 ) -> tuple[Any, Any]:
   """Initial state and context of a batch."""
-  context = model.embed(inputs_BT)
+  context = embed(model, inputs_BT, puzzle_rows(model, puzzles_B))
   return model.init_state(context, keys_B), context
 
 
@@ -86,6 +122,7 @@ def run(
   plan: Plan,
   *,
   keys_B: Any = None,
+  puzzles_B: Any = None,
   trace: Callable | None = None,
   carry: core.LoopCarry | None = None,
 ) -> tuple[core.LoopResult, Any]:
@@ -96,13 +133,14 @@ def run(
     inputs_BT: tokens.
     plan: how to run the loop.
     keys_B: one key per sample, see `loopformer.core.row_keys`.
+    puzzles_B: puzzle ids, for models with a puzzle table.
     trace: `(state, (model, context), info) -> tree`, see `core.iterate`.
     carry: an earlier result's carry, to go on from.
 
   Returns:
     The loop's result and the context its read-out needs.
   """
-  state, context = begin(model, inputs_BT, keys_B)
+  state, context = begin(model, inputs_BT, keys_B, puzzles_B=puzzles_B)
   per_token = plan.rows == 'token'
   if per_token and keys_B is not None:
     positions = jnp.arange(inputs_BT.shape[1])

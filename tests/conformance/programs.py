@@ -10,9 +10,15 @@ from flax import nnx
 
 from loopformer import core
 from loopformer.nn.variables import axis_names
-from loopformer.train import objectives, state, step
+from loopformer.train import (
+  objectives,
+  state,
+  step,
+  supervised,
+  supervision,
+)
 from loopformer.zoo import Plan, output_logits, run
-from loopformer.zoo.family import begin
+from loopformer.zoo.family import begin, puzzle_rows
 from tests.conformance.tiny import Subject, fixed, subject, task_of
 from tests.models import info
 
@@ -39,7 +45,8 @@ def by_hand(model, inputs_BT, keys_B, steps: int) -> Any:
   hidden, context = begin(model, inputs_BT, keys_B)
   aux = ()
   for t in range(steps):
-    told = info(jnp.full(inputs_BT.shape[0], t), keys_B)
+    steps_B = jnp.full(inputs_BT.shape[0], t)
+    told = info(steps_B, core.rows.fold_rows(keys_B, steps_B))
     hidden, aux = model.step(hidden, aux, context, told)
   return hidden
 
@@ -94,6 +101,19 @@ def loss_program(name: str, steps: int | None = None):
     None if setup.experiment.loop.depth is None else jnp.arange(8) % 4 + 1,
   )
   _, params, rest = nnx.split(one.model, nnx.Param, ...)
+
+  def segment(params):
+    model = state.merge(setup, params, rest)
+    how = supervised.supervision_of(setup.experiment)
+    if steps is not None:
+      plan = how.plan._replace(max_steps=steps)
+      how = how._replace(segment=steps, plan=plan)
+    held = supervision.fresh(how, model, batch)
+    rows = puzzle_rows(model, jnp.zeros(8, jnp.int32))
+    return supervision.supervise(how, model, rows, held, 8.0)[0]
+
+  if setup.experiment.train.objective == 'supervision':
+    return segment, params
 
   def loss(params):
     objective = step.make_objective(setup, batch.depth_B)

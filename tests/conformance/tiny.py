@@ -22,6 +22,12 @@ TRAIN = {
   'tensorboard': False,
   'optimizer': {'name': 'sgd', 'learning_rate': 1.0, 'b1': 0.0, 'clip': 0.0},
 }
+POST = {'block': {**BLOCK, 'style': 'post', 'norm_gain': False}}
+REASONER = {**POST, 'puzzle_width': 12, 'prefix': 2}
+PRE = {**REASONER, 'block': {**POST['block'], 'style': 'pre'}}
+CYCLES = {'high_cycles': 2, 'low_cycles': 2}
+# Families trained one segment at a time.
+SUPERVISED = ('hrm', 'trm', 'urm', 'eqr', 'fprm')
 # Model fields and loop of each family: causal, all options that hold Params.
 TINY = {
   'feedforward': (
@@ -40,6 +46,32 @@ TINY = {
       'depth': {'name': 'truncated_poisson', 'mean': 2.5},
     },
   ),
+  'hrm': (
+    {
+      **REASONER,
+      **CYCLES,
+      'layers': 1,
+      'high_layers': 1,
+      'positions': 'learned',
+    },
+    {'max_steps': 3, 'halt': {'name': 'q_continue'}},
+  ),
+  'trm': (
+    {**REASONER, 'layers': 1, 'mixer': 'mlp', 'mixer_hidden': 8, **CYCLES},
+    {'max_steps': 3, 'halt': {'name': 'q'}},
+  ),
+  'urm': (
+    {**REASONER, 'layers': 1, **CYCLES},
+    {'max_steps': 3, 'halt': {'name': 'q'}},
+  ),
+  'eqr': (
+    {**POST, 'layers': 1, 'high_cycles': 1, 'low_cycles': 2},
+    {'max_steps': 3, 'halt': {'name': 'q'}},
+  ),
+  'fprm': (
+    {**PRE, 'layers': 1, 'conv': 'line', 'conv_taps': 2},
+    {'max_steps': 3, 'solver': {'name': 'patience_damped'}},
+  ),
 }
 # Fields with which a recurrence is the same map at every t.
 STATIONARY = {'universal': {'step_signal': False}}
@@ -48,12 +80,13 @@ STATIONARY = {'universal': {'step_signal': False}}
 def experiment(name: str, **train: Any) -> Experiment:
   """The family's tiny experiment, its sizes bound to the task."""
   model, loop = TINY[name]
+  objective = 'supervision' if name in SUPERVISED else 'last'
   made = from_dict(
     {
       'model': {'family': name, 'block': BLOCK, **model},
       'task': {'name': 'group', 'group': 's3', 'length': 6},
       'loop': loop,
-      'train': {**TRAIN, **train},
+      'train': {**TRAIN, 'objective': objective, **train},
     }
   )
   return bind(made, task_of(made))

@@ -129,6 +129,9 @@ def test_bfloat16_freezes_off_its_fixed_point():
     ('patience', lambda: core.fixed_point(patience=0)),
     ('count', lambda: core.fixed_steps(-1)),
     ('count', lambda: core.after(-1, core.fixed_steps())),
+    ('k', lambda: core.at_multiples(0, core.fixed_steps())),
+    ('threshold', lambda: core.step_size_below(0.0)),
+    ('threshold', lambda: core.step_size_below(1.0)),
     ('a combination', core.any_of),
     ('a combination', core.all_of),
   ],
@@ -169,6 +172,66 @@ def test_after_holds_a_rule_back():
   result = run(core.after(counts[1], core.fixed_point(1e-2)))
   check(result, [counts[1], counts[1], counts[2]], Cause.CONVERGED)
   check(run(core.after(4, core.fixed_steps(2))), [4] * 3, Cause.CAP)
+
+
+def test_at_multiples_waits_for_the_end_of_a_window():
+  counts = [count(c, 1e-2) for c in RATES]
+  assert len({n % 4 for n in counts}) > 1
+  result = run(core.at_multiples(4, core.fixed_point(1e-2)))
+  check(result, [-(-n // 4) * 4 for n in counts], Cause.CONVERGED)
+  same = run(core.at_multiples(1, core.fixed_point(1e-2)))
+  check(same, counts, Cause.CONVERGED)
+
+
+def test_at_multiples_counts_over_a_carry():
+  """The windows are those of the row, not of the call."""
+  rule = core.at_multiples(4, core.fixed_point(1e-2))
+  whole = run(rule)
+  first = run(rule, 3)
+  rest = run(rule, carry=first.carry)
+  affine.equal(rest.steps_B, whole.steps_B)
+
+
+def test_at_multiples_rounds_counts_up():
+  rule = core.at_multiples(3, core.fixed_steps(5))
+  assert rule.count == 6 and rule.counts_only
+  check(run(rule), [6] * 3, Cause.CAP)
+  check(run(rule, adjoint=core.last_k(2)), [6] * 3, Cause.CAP)
+  per_row = core.at_multiples(3, core.fixed_steps(jnp.array([0, 3, 4])))
+  np.testing.assert_array_equal(per_row.count, [0, 3, 6])
+  check(run(per_row), [0, 3, 6], Cause.CAP)
+  assert core.at_multiples(3, core.fixed_point(1e-2)).count is None
+
+
+def test_at_multiples_keeps_a_convex_mixture():
+  """ACT is done at the third step; the fourth has nothing left to get."""
+  act = core.act(lambda z, a: jnp.full(z.shape[:1], 0.4))
+  rule = core.at_multiples(4, act)
+  result = run(rule, trace=lambda s, a, i: (), max_steps=8)
+  weight_RB = np.asarray(result.trace.weight_RB)
+  np.testing.assert_allclose(weight_RB[:4, 0], [0.4, 0.4, 0.2, 0], atol=1e-6)
+  check(result, [4] * 3, Cause.RULE)
+
+
+def test_a_step_size_below_the_threshold_stops_its_row():
+  """z <- -2 z has residual 3/2 for ever: with patience 1 and decay 1/2 the
+
+  second recurrence is the first without progress, so s = 2^-(t - 1) after t.
+  A row at the fixed point has residual zero and keeps s = 1.
+  """
+  double = lambda state, aux, args, info: (-2 * state, aux)
+  start = jnp.array([[1.0], [0.0], [-8.0]])
+  solver = core.patience_damped(decay=0.5, patience=1, threshold=0.1)
+  kw = {'state': start, 'step': double, 'solver': solver}
+  result = run(core.step_size_below(0.2), 10, **kw)
+  check(result, [4, 10, 4], [Cause.RULE, Cause.CAP, Cause.RULE])
+  np.testing.assert_array_equal(result.carry.solver.rate_B, [0.125, 1, 0.125])
+
+
+def test_a_step_size_needs_a_solver_that_has_one():
+  for solver in (None, core.damped(0.5)):
+    with pytest.raises(ValueError, match='solver must be patience_damped'):
+      run(core.step_size_below(), solver=solver)
 
 
 def test_combinations_nest():

@@ -20,6 +20,7 @@ TOKEN_L2 = (5 / 5, 1 / 1)
     ('inf', 4 / 4),
     ('token_l2', max(TOKEN_L2)),
     ('token_inf', max(4 / 4, 1 / 1)),
+    ('token_max', max(4 / 4, 1 / 1)),
     ('token_l2_mean', np.mean(TOKEN_L2)),
   ],
 )
@@ -35,6 +36,7 @@ def test_every_norm_against_a_hand_computed_ratio(name, ratio):
     ('inf', 4 / (1 + 0.5 * 4)),
     ('token_l2', 5 / (1 + 0.5 * 5)),
     ('token_inf', 4 / (1 + 0.5 * 4)),
+    ('token_max', 4 / (1 + 0.5 * 4)),
     ('token_l2_mean', (5 / 3.5 + 1 / 1.5) / 2),
   ],
 )
@@ -66,6 +68,16 @@ def test_a_still_row_has_ratio_zero_and_one_falling_to_zero_infinity():
   new = jnp.zeros((2, 2))
   old = jnp.array([[0.0, 0.0], [1.0, 0.0]])
   affine.equal(rows.norm_of('l2').ratio(new, old, 1), jnp.array([0, jnp.inf]))
+
+
+def test_token_max_is_finite_where_a_token_falls_to_zero():
+  """Tokens: 3e-8 / (2e-8 + 1e-8) = 1 of one, 4e-8 / 1e-8 of the other."""
+  new = jnp.array([[[2e-8, 0.0], [0.0, 0.0]]])
+  old = jnp.array([[[-1e-8, 0.0], [4e-8, -2e-8]]])
+  norm = rows.norm_of('token_max')
+  np.testing.assert_allclose(norm.ratio(new, old, 1), [4.0], 1e-5)
+  np.testing.assert_allclose(norm.ratio(new[:, :1], old[:, :1], 1), [1], 1e-5)
+  np.testing.assert_array_equal(norm.ratio(new, new, 1), 0)
 
 
 def test_the_square_root_has_a_finite_gradient_at_zero():

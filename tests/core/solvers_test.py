@@ -242,13 +242,43 @@ def test_patience_by_hand():
   assert rates == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
+def test_patience_against_a_plain_loop():
+  """The published step, number by number: z moves by the OLD step size."""
+  solver = core.patience_damped(decay=0.9, patience=2, threshold=0.1)
+  rng = np.random.default_rng(0)
+  residuals = rng.choice([0.05, 0.2, 0.3, 0.5], size=60) * rng.uniform(1, 2, 60)
+  y, s, best, patience = 1.0, 1.0, np.inf, 2
+  state, z = solver.init(jnp.ones((1, 1)), 1), jnp.ones((1, 1))
+  for t, r in enumerate(residuals):
+    g = np.sin(3 * t)
+    y = s * g + (1 - s) * y
+    improved = r < best
+    best, patience = min(r, best), 2 if improved else patience - 1
+    if patience <= 0 and r >= 0.1:
+      s, patience = s * 0.9, 2
+    state, z = solver.update(state, z, jnp.full((1, 1), g), jnp.array([r]))
+    np.testing.assert_allclose(z[0, 0], y, 1e-6)
+    np.testing.assert_allclose(state.rate_B[0], s, 1e-6)
+  assert 0.9**29 < s < 0.9**15
+
+
+def test_step_size_one_keeps_the_map_bit_for_bit():
+  """6 + 1 (x - 6) is not x in bfloat16; 1 x + 0 6 is."""
+  old = jnp.full((1, 1), 6, jnp.bfloat16)
+  new = jnp.full((1, 1), 1.0078125, jnp.bfloat16)
+  assert old + (new - old) != new
+  affine.equal(solvers.blend(jnp.ones(1), new, old), new)
+  half = solvers.blend(jnp.full(1, 0.5), new, old)
+  affine.equal(half, jnp.full((1, 1), 3.50390625, jnp.bfloat16))
+
+
 @pytest.mark.parametrize(
   'field,call',
   [
     ('beta', lambda: core.damped(0.0)),
     ('beta', lambda: core.anderson(beta=1.5)),
     ('decay', lambda: core.patience_damped(decay=0.0)),
-    ('patience', lambda: core.patience_damped(patience=0)),
+    ('patience', lambda: core.patience_damped(patience=-1)),
     ('history', lambda: core.anderson(0)),
     ('ridge', lambda: core.anderson(ridge=-1.0)),
   ],

@@ -6,8 +6,9 @@ import runpy
 import jax
 import pytest
 
-from loopformer.train.experiment import bind, build_task, from_dict, reduced
+from loopformer.train.experiment import bind, build_task, from_dict
 from loopformer.train.loop import place
+from loopformer.train.reduced import reduced
 from loopformer.train.state import create, make_setup
 from loopformer.train.step import make_train_step
 from tests.house import repo

@@ -4,7 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loopformer.nn.rotary import LAYOUTS, rotary_table, rotate
+from loopformer.nn.rotary import (
+  LAYOUTS,
+  rotary_table,
+  rotate,
+  rotate_positions,
+)
 from tests.models import f64, normal
 
 K = 8
@@ -68,6 +73,18 @@ def test_positions_may_differ_by_row():
   positions_BT = jnp.array([[0, 1, 2], [5, 6, 7]])
   out_BTHK = rotate(x_BTHK, rotary_table(positions_BT, K))
   np.testing.assert_array_equal(out_BTHK[1:], turned(x_BTHK[1:], 'half', 5))
+
+
+def test_a_board_turns_by_row_and_by_column():
+  x_BTHK = normal(1, 6, 1, 2 * K)
+  found = rotate_positions(x_BTHK, layout='grid', columns=3)
+  rows, cells = (jnp.array(x) for x in ([0, 0, 0, 1, 1, 1], [0, 1, 2] * 2))
+  for half, place_T in (np.s_[..., :K], rows), (np.s_[..., K:], cells):
+    wanted = rotate(x_BTHK[half], rotary_table(place_T, K))
+    np.testing.assert_allclose(found[half], wanted, atol=1e-6)
+  for columns, message in (0, 'a square'), (4, 'rows of 4'):
+    with pytest.raises(ValueError, match=f'must be {message} .* got 6'):
+      rotate_positions(x_BTHK, layout='grid', columns=columns)
 
 
 def test_bad_arguments_are_refused():

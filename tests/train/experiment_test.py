@@ -6,7 +6,8 @@ import pytest
 
 from loopformer.tasks import TASKS
 from loopformer.train import experiment as experiment_lib
-from loopformer.train.experiment import bind, from_dict, reduced, to_dict
+from loopformer.train.experiment import bind, from_dict, to_dict
+from loopformer.train.reduced import reduced
 from loopformer.zoo import FAMILIES
 from tests.train import tiny
 from tests.util import run_python

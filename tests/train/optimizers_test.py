@@ -10,6 +10,7 @@ from loopformer.train.optimizers import (
   OptimizerConfig,
   make_optimizer,
   make_schedule,
+  scale_by_adam_atan2,
 )
 
 # One parameter of every kind, and what its axes are called.
@@ -119,6 +120,65 @@ def test_muon_treats_every_layer_of_a_stack_alone():
   np.testing.assert_allclose(one[1], two[1], rtol=1e-3, atol=1e-6)
 
 
+def test_adam_atan2_starts_with_nearly_the_sign():
+  """atan2(0.1 c, |c|) / 0.1 = 0.99669 sign(c): the mean is corrected outside.
+
+  The textbook form atan2(m / 0.1, sqrt(v / 0.05)) would give pi / 4. Nothing
+  is left where the gradient is zero: atan2(0, 0) = 0.
+  """
+  sizes = {'vector': jnp.array([3.0, -3.0, 1e-6, -1e6, 0.0, -0.0])}
+  optimizer = make_optimizer(
+    OptimizerConfig(name='adam_atan2', learning_rate=0.2, clip=0.0),
+    10,
+    {'vector': (None,)},
+  )
+  updates, _ = optimizer.update(sizes, optimizer.init(sizes), sizes)
+  first = -0.2 * 0.99669 * np.sign(sizes['vector'])
+  np.testing.assert_allclose(updates['vector'], first, rtol=1e-5)
+
+
+@pytest.mark.parametrize('weight_decay', [0.0, 0.7])
+def test_adam_atan2_against_a_plain_loop(weight_decay):
+  """The published kernel in float64: decay first, then the arc tangent."""
+  optimizer = make_optimizer(
+    OptimizerConfig(
+      name='adam_atan2',
+      learning_rate=0.1,
+      weight_decay=weight_decay,
+      clip=0.0,
+    ),
+    10,
+    {'w': ('embed', 'mlp')},
+  )
+  rng = np.random.default_rng(0)
+  w = rng.normal(size=(3, 4))
+  m, v = np.zeros_like(w), np.zeros_like(w)
+  params = {'w': jnp.float32(w)}
+  state = optimizer.init(params)
+  for t in range(1, 8):
+    g = rng.normal(size=(3, 4)) * 10.0 ** rng.integers(-4, 4)
+    m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+    w = w * (1 - 0.1 * weight_decay)
+    angle = np.arctan2(m, np.sqrt(v) / np.sqrt(1 - 0.95**t))
+    w = w - 0.1 / (1 - 0.9**t) * angle
+    updates, state = optimizer.update({'w': jnp.float32(g)}, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+    np.testing.assert_allclose(params['w'], w, rtol=1e-5, atol=2e-6)
+
+
+def test_adam_atan2_does_not_depend_on_the_scale_of_gradients():
+  """No epsilon: a power of two changes no bit."""
+  grads = arrays(3)
+  scaled = jax.tree.map(lambda g: g * 2.0**-40, grads)
+  small = scale_by_adam_atan2()
+  for g, h in zip(
+    jax.tree.leaves(small.update(grads, small.init(grads))[0]),
+    jax.tree.leaves(small.update(scaled, small.init(grads))[0]),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(g, h)
+
+
 def test_sgd_by_hand():
   """Two steps of momentum 0.5 at rate 0.1: -0.1 g, then -0.1 (1 + 0.5) g."""
   cfg = OptimizerConfig(name='sgd', learning_rate=0.1, b1=0.5, clip=0.0)
@@ -183,6 +243,20 @@ def rates(steps, at, **fields):
 )
 def test_schedules_by_hand(fields, at, expected):
   np.testing.assert_allclose(rates(100, at, **fields), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'after', [{}, {'schedule': 'cosine', 'floor': 1.0}], ids=str
+)
+def test_the_warm_up_of_the_puzzle_reasoners(after):
+  """The t-th update, from 1, has rate t / W up to W, and 1 from there on.
+
+  Optax counts from 0, so the t-th update reads the schedule at t - 1.
+  """
+  counted = np.arange(1, 31)
+  expected = np.minimum(counted / 20, 1)
+  found = rates(60, counted - 1, warmup=20, **after)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_optimiser_follows_its_schedule():

@@ -13,6 +13,8 @@ HEADS = {
   'logits': lambda state, args: state,
   'halt': lambda state, args: jnp.full(state.shape[0], 0.4),
   'halt_token': lambda state, args: jnp.full(state.shape[:2], 0.4),
+  'q': lambda state, args: state[:, 0, :2],
+  'q_token': lambda state, args: state[..., :2],
 }
 ARGUMENTS = {
   'cdf': {'quantile': 0.9},
@@ -20,6 +22,8 @@ ARGUMENTS = {
   'any_of': {'rules': [{'name': 'fixed_steps', 'count': 2}, {'name': 'act'}]},
   'all_of': {'rules': [{'name': 'fixed_steps', 'count': 2}, {'name': 'kl'}]},
   'after': {'count': 2, 'rule': {'name': 'argmax', 'patience': 1}},
+  'at_multiples': {'k': 2, 'rule': {'name': 'act'}},
+  'explore': {'probability': 0.1, 'longest': 16, 'rule': {'name': 'q'}},
   'last_k': {'k': 2},
   'phantom': {'k': 2, 'tau': 0.5},
   'implicit': {'solver': {'name': 'anderson', 'history': 3}},
@@ -30,7 +34,11 @@ ARGUMENTS = {
   'truncated_poisson': {'mean': 3.0},
   'log_normal_poisson': {'mean': 3.0},
 }
-RULES = (*choices.HALT_RULES, *choices.COMBINED_RULES, 'after')
+RULES = (
+  *choices.HALT_RULES,
+  *choices.COMBINED_RULES,
+  *choices.WRAPPED_RULES,
+)
 
 
 def spec(name):
@@ -48,9 +56,17 @@ def test_every_rule_builds_and_fits_the_loop(name, rows):
   rule = choices.make_rule(spec(name), HEADS, rows=rows)
   row_ndim = 2 if rows == 'token' else 1
   state = jnp.zeros((2, 3, 4))
+  keys = jax.random.split(jax.random.key(0), state.shape[:row_ndim])
   result = jax.eval_shape(
     lambda: core.iterate(
-      halve, state, (), halt=rule, max_steps=3, row_ndim=row_ndim
+      halve,
+      state,
+      (),
+      halt=rule,
+      max_steps=3,
+      row_ndim=row_ndim,
+      keys=keys,
+      solver=core.patience_damped(),
     )
   )
   assert result.steps_B.shape == state.shape[:row_ndim]
@@ -96,6 +112,38 @@ WRONG = [
     {'halt': {'name': 'after', 'count': -1, 'rule': {'name': 'act'}}},
     'halt.count must be >= 0, got -1.',
   ),
+  ({'halt': {'name': 'after', 'rule': {'name': 'act'}}}, "halt = 'after': "),
+  (
+    {'halt': {'name': 'at_multiples', 'k': 0, 'rule': {'name': 'act'}}},
+    'halt.k must be >= 1, got 0.',
+  ),
+  ({'halt': {'name': 'explore', 'probability': 0.1}}, 'halt.name must be one'),
+  (
+    {
+      'halt': {
+        'name': 'explore',
+        'probability': 2.0,
+        'longest': 16,
+        'rule': {'name': 'q'},
+      }
+    },
+    'halt.probability must be in [0, 1], got 2.0.',
+  ),
+  (
+    {
+      'halt': {
+        'name': 'explore',
+        'probability': 0.1,
+        'long': 16,
+        'rule': {'name': 'q'},
+      }
+    },
+    "did you mean 'longest'?",
+  ),
+  (
+    {'halt': {'name': 'step_size_below', 'threshold': 2.0}},
+    'halt.threshold must be in (0, 1), got 2.0.',
+  ),
   ({'adjoint': {'name': 'ful'}}, "did you mean 'full'?"),
   ({'adjoint': {'name': 'last_k', 'k': 0}}, 'adjoint.k must be >= 1, got 0.'),
   (
@@ -124,14 +172,33 @@ def test_errors_are_one_line(fields, part):
 
 
 @pytest.mark.parametrize('rows', ['sample', 'token'])
-def test_a_head_that_the_model_lacks_is_named(rows):
+@pytest.mark.parametrize(
+  ('name', 'head'), [('act', 'halt'), ('q', 'q'), ('q_continue', 'q')]
+)
+def test_a_head_that_the_model_lacks_is_named(name, head, rows):
   with pytest.raises(ValueError) as error:
-    choices.make_rule({'name': 'act'}, {'logits': HEADS['logits']}, rows=rows)
-  head = 'halt' if rows == 'sample' else 'halt_token'
+    choices.make_rule({'name': name}, {'logits': HEADS['logits']}, rows=rows)
+  head += '_token' * (rows == 'token')
   assert str(error.value) == (
-    f"halt = 'act' reads the head {head!r}, which this model does not have; "
-    "it has ['logits']."
+    f'halt = {name!r} reads the head {head!r}, which this model does not '
+    "have; it has ['logits']."
   )
+
+
+def test_wrapped_rules_take_their_arguments_by_name():
+  """Five halvings towards 2 and the q head: halts in the second window."""
+  rule = choices.make_rule(
+    {
+      'name': 'at_multiples',
+      'k': 3,
+      'rule': {'name': 'after', 'count': 4, 'rule': {'name': 'q'}},
+    },
+    {'q': lambda state, args: state - 0.5},
+  )
+  result = core.iterate(
+    halve, jnp.zeros((1, 2)), (), halt=rule, max_steps=9, adjoint=core.none()
+  )
+  np.testing.assert_array_equal(result.steps_B, [6])
 
 
 def steps_of(loop, depth_B):

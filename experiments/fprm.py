@@ -1,0 +1,111 @@
+"""Fixed-Point Reasoning Model (arXiv:2606.18206) on puzzles and groups.
+
+Shows: a state that stops moving is a stopping signal that needs no training.
+Hardware: two CPU cores (sudoku4, maze7, group); one GPU or TPU (sudoku9).
+Time and score: see experiments/RESULTS.md.
+Command: loopformer-train --config=experiments/fprm.py:sudoku4
+"""
+
+import ml_collections
+from loopformer.experiments.shared import puzzles
+
+from loopformer.train.experiment import config_dict
+
+WINDOW = 6
+MODEL = {
+  'family': 'fprm',
+  'block': {**puzzles.SMALL_BLOCK, 'style': 'pre'},
+  'start_std': 1.0,
+}
+CONVERGED = {
+  'name': 'any_of',
+  'rules': (
+    {'name': 'fixed_point', 'rtol': 0.1, 'norm': 'token_max'},
+    {'name': 'step_size_below', 'threshold': 1e-3},
+  ),
+}
+LOOP = {
+  'max_steps': 8 * WINDOW,
+  'norm': 'token_max',
+  'halt': {'name': 'at_multiples', 'k': WINDOW, 'rule': CONVERGED},
+  'solver': {'name': 'patience_damped', 'decay': 0.9, 'patience': 5},
+}
+TRAIN = {'segment': WINDOW}
+RULES = (
+  CONVERGED,
+  {'name': 'fixed_point', 'rtol': 0.03, 'norm': 'token_max'},
+  {'name': 'q'},
+)
+
+
+def _small(task: str, **model) -> ml_collections.ConfigDict:
+  return puzzles.small(
+    task,
+    {**MODEL, **model},
+    LOOP,
+    train=TRAIN,
+    rules=RULES,
+    depths=(1, 2, 4, 8, 16, 32, 48, 96),
+    cap=96,
+  )
+
+
+def sudoku4() -> ml_collections.ConfigDict:
+  """Generated 4x4 boards, minutes on two cores."""
+  return _small('sudoku4')
+
+
+def maze7() -> ml_collections.ConfigDict:
+  """Mazes of 7 by 7 with one shortest path."""
+  return _small('maze7', conv='line', conv_taps=4, map_norm='output')
+
+
+def group() -> ml_collections.ConfigDict:
+  """Word problem of S_3: trained at length 16, to be tested at longer ones."""
+  return config_dict(
+    model={
+      **MODEL,
+      'block': {**MODEL['block'], 'mask': 'causal', 'rotary': 'none'},
+      'puzzle_width': 0,
+      'conv': 'line',
+      'conv_taps': 4,
+      'alpha_inner': 0.5,
+      'alpha_outer': 0.5,
+    },
+    task={'name': 'group', 'group': 's3', 'length': 16},
+    loop=LOOP,
+    train={**puzzles.SMALL_TRAIN, **TRAIN, 'ema': 0.0},
+    eval={
+      'rows': 1024,
+      'batch_size': 256,
+      'cap': 96,
+      'rules': RULES,
+      'depths': (1, 4, 16, 48, 96),
+    },
+  )
+
+
+def sudoku9() -> ml_collections.ConfigDict:
+  """The published run."""
+  return puzzles.published(
+    {'family': 'fprm'},
+    {**LOOP, 'max_steps': 12 * WINDOW},
+    {'name': 'adamw', 'learning_rate': 1e-3, 'weight_decay': 1e-3},
+    rules=RULES,
+    steps=78125,
+    ema=0.999,
+    **TRAIN,
+  )
+
+
+VARIANTS = {
+  'sudoku4': sudoku4,
+  'maze7': maze7,
+  'group': group,
+  'sudoku9': sudoku9,
+}
+
+
+def get_config(variant: str = 'sudoku4') -> ml_collections.ConfigDict:
+  """The config of a variant."""
+  return puzzles.choose(VARIANTS, variant)

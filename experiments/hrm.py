@@ -1,0 +1,42 @@
+"""Hierarchical Reasoning Model (arXiv:2506.21734) on puzzles.
+
+Shows: a fast and a slow stack, the one-step gradient and a Q-head.
+Hardware: two CPU cores (sudoku4, maze7); one GPU or TPU host (sudoku9).
+Time and score: see experiments/RESULTS.md.
+Command: loopformer-train --config=experiments/hrm.py:sudoku4
+"""
+
+import ml_collections
+from loopformer.experiments.shared import puzzles
+
+MODEL = {'family': 'hrm', 'layers': 1, 'high_layers': 1}
+MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
+LOOP = {'halt': puzzles.Q_CONTINUE}
+
+
+def sudoku4() -> ml_collections.ConfigDict:
+  """Generated 4x4 boards, minutes on two cores."""
+  return puzzles.small('sudoku4', MODEL, LOOP)
+
+
+def maze7() -> ml_collections.ConfigDict:
+  """Mazes of 7 by 7 with one shortest path."""
+  return puzzles.small('maze7', MODEL, LOOP)
+
+
+def sudoku9() -> ml_collections.ConfigDict:
+  """The published run."""
+  return puzzles.published(
+    {'family': 'hrm'},
+    {'halt': {**puzzles.Q_CONTINUE, 'longest': 16}},
+    {'learning_rate': 1e-4, 'weight_decay': 1.0},
+    steps=26041,
+  )
+
+
+VARIANTS = {'sudoku4': sudoku4, 'maze7': maze7, 'sudoku9': sudoku9}
+
+
+def get_config(variant: str = 'sudoku4') -> ml_collections.ConfigDict:
+  """The config of a variant."""
+  return puzzles.choose(VARIANTS, variant)

@@ -1,0 +1,135 @@
+"""Puzzle experiments: one laptop size and the published one per family.
+
+A family's file gives its model and its loop; tasks, batch and optimiser are
+the same for all, so that they can be compared.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from loopformer.train.experiment import config_dict
+
+SMALL_BLOCK = {
+  'width': 64,
+  'heads': 4,
+  'hidden': 256,
+  'norm_gain': False,
+  'epsilon': 1e-5,
+}
+SMALL = {'puzzle_width': 64, 'prefix': 0, 'positions': 'learned'}
+# Held back one time in ten, as all of them train.
+SEGMENTS = 8
+Q_HALT = {
+  'name': 'explore',
+  'probability': 0.1,
+  'longest': SEGMENTS,
+  'rule': {'name': 'q'},
+}
+Q_CONTINUE = {**Q_HALT, 'rule': {'name': 'q_continue'}}
+EVALUATED = (
+  {'name': 'q'},
+  {'name': 'fixed_point', 'rtol': 0.1},
+  {'name': 'fixed_point', 'rtol': 0.03},
+  {'name': 'argmax', 'patience': 2},
+)
+SMALL_TRAIN = {
+  'steps': 3000,
+  'batch_size': 64,
+  'objective': 'supervision',
+  'cross_entropy': 'stablemax',
+  'optimizer': {
+    'name': 'adam_atan2',
+    'learning_rate': 1e-3,
+    'warmup': 100,
+    'weight_decay': 0.1,
+    'clip': 0.0,
+  },
+  'table': {'learning_rate': 1e-3, 'weight_decay': 0.1},
+  'ema': 0.99,
+  'save_every': 1000,
+  'log_every': 50,
+}
+TASKS = {
+  'sudoku4': {'name': 'sudoku', 'size': 4},
+  'maze7': {'name': 'maze', 'size': 7},
+}
+SUDOKU9 = {'name': 'sudoku', 'size': 9}
+
+
+def small(
+  task: str,
+  model: Mapping[str, Any],
+  loop: Mapping[str, Any],
+  *,
+  train: Mapping[str, Any] | None = None,
+  rules: tuple[Mapping[str, Any], ...] = EVALUATED,
+  depths: tuple[int, ...] = (1, 2, 4, 8, 16),
+  cap: int = 16,
+) -> ml_collections.ConfigDict:
+  """An experiment of minutes on two cores."""
+  return config_dict(
+    model={**SMALL, **model},
+    task=TASKS[task],
+    loop={'max_steps': SEGMENTS, **loop},
+    train={**SMALL_TRAIN, **(train or {})},
+    eval={
+      'rows': 2048,
+      'batch_size': 256,
+      'cap': cap,
+      'rules': rules,
+      'depths': depths,
+    },
+  )
+
+
+def published(
+  model: Mapping[str, Any],
+  loop: Mapping[str, Any],
+  optimizer: Mapping[str, Any],
+  *,
+  rules: tuple[Mapping[str, Any], ...] = EVALUATED,
+  **train: Any,
+) -> ml_collections.ConfigDict:
+  """The paper's Sudoku run; give its CSV by --config.task.path=FILE."""
+  return config_dict(
+    model=model,
+    task=SUDOKU9,
+    loop={'max_steps': 16, **loop},
+    train={
+      'batch_size': 768,
+      'objective': 'supervision',
+      'cross_entropy': 'stablemax',
+      'optimizer': {
+        'name': 'adam_atan2',
+        'warmup': 2000,
+        'clip': 0.0,
+        **optimizer,
+      },
+      'table': {'learning_rate': 1e-4, 'weight_decay': 1.0},
+      'save_every': 1000,
+      **train,
+    },
+    eval={
+      'rows': 1024,
+      'batch_size': 256,
+      'rules': rules,
+      'depths': (1, 4, 16),
+    },
+  )
+
+
+def choose(
+  variants: Mapping[str, Callable[[], ml_collections.ConfigDict]], variant: str
+) -> ml_collections.ConfigDict:
+  """The config of a variant.
+
+  Raises:
+    ValueError: if there is no such variant.
+  """
+  if variant not in variants:
+    raise ValueError(
+      f'variant must be one of {sorted(variants)}, got {variant!r}.'
+    )
+  return variants[variant]()

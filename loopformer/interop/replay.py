@@ -1,0 +1,173 @@
+"""Replays a golden file: published weights in, the authors' outputs compared.
+
+    python -m loopformer.interop.replay --family=hrm FILE.npz
+
+builds the model from `config_json`, loads `weights/`, runs it on `in/` and
+prints one JSON line: the largest absolute difference of each `out/*`, the
+largest relative difference of each `grad/*`. The exit status is 1 beyond 1e-4
+and 1e-3, and 2 for a file that cannot be replayed.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from loopformer.interop import reasoner_replay
+from loopformer.interop.layout import load, save
+from loopformer.interop.reasoners import (
+  config_of,
+  layout_of,
+  published_names,
+)
+from loopformer.interop.tensors import read_tensors
+from loopformer.zoo import FAMILIES
+
+Arrays = Mapping[str, np.ndarray]
+OUT_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-3
+REPLAYS: Mapping[str, Callable[..., Any]] = {
+  'hrm': reasoner_replay.segments,
+  'trm': reasoner_replay.segments,
+  'urm': reasoner_replay.segments,
+  'eqr': reasoner_replay.segments,
+  'fprm': reasoner_replay.fixed_point,
+}
+
+
+def replay(family: str, path: str | pathlib.Path) -> dict[str, Any]:
+  """Differences by name, the largest of each kind, and whether they hold.
+
+  Raises:
+    ValueError: if the file is not one of this family.
+    OSError: if it cannot be opened.
+  """
+  published = _config(path)
+  cfg = config_of(family, published)
+  model, layout = build(family, cfg, read_tensors(path, prefix='weights/'))
+  inputs = dict(read_tensors(path, prefix='in/'))
+  wanted = dict(read_tensors(path, prefix='out/'))
+  if not wanted:
+    raise ValueError(f'file {path} must hold out/*, got none.')
+  with jax.default_matmul_precision('highest'):
+    run = REPLAYS[family](model, published, inputs, wanted)
+    losses, grads = _gradients(model, layout, run.losses, wanted, path)
+    ours = {**run.out, **losses}
+    out = {f'out/{name}': _absolute(ours, wanted, name) for name in wanted}
+  worst = {'out': max(out.values()), 'grad': max(grads.values(), default=0.0)}
+  ok = worst['out'] <= OUT_LIMIT and worst['grad'] <= GRADIENT_LIMIT
+  return {
+    'family': family,
+    'file': str(path),
+    'ok': bool(ok),
+    **{f'worst_{kind}': value for kind, value in worst.items()},
+    **out,
+    **grads,
+  }
+
+
+def build(family: str, cfg: Any, tensors: Any) -> tuple[nnx.Module, Any]:
+  """A family's model with published tensors, and its layout."""
+  layout = layout_of(family, cfg)
+  model = FAMILIES[family].abstract(cfg)
+  return load(model, layout, published_names(tensors)), layout
+
+
+def _config(path):
+  found = dict(read_tensors(path, prefix='config_json'))
+  if '' not in found:
+    raise ValueError(f'file {path} must hold config_json, got none.')
+  try:
+    config = json.loads(str(found['']))
+  except json.JSONDecodeError as error:
+    raise ValueError(f'config_json must be JSON: {error}.') from None
+  if not isinstance(config, dict):
+    raise ValueError(f'config_json must be an object, got {config!r}.')
+  return config
+
+
+def _absolute(ours, wanted, name):
+  if name not in ours:
+    raise ValueError(f'out/{name} is not an output of this family.')
+  theirs = wanted[name]
+  mine = np.asarray(ours[name])
+  if mine.shape != theirs.shape:
+    raise ValueError(
+      f'out/{name} must have shape {mine.shape}, got {theirs.shape}.'
+    )
+  return _largest(mine, theirs)
+
+
+def _largest(mine, theirs):
+  """max |a - b|, infinite where one is not a number and the other is."""
+  mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
+  with np.errstate(invalid='ignore'):
+    gap = np.where(mine == theirs, 0.0, np.abs(mine - theirs))
+  return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+
+
+def _gradients(model, layout, losses, wanted, path):
+  """Losses, and the largest relative difference of each gradient on file."""
+  names = [name[5:] for name in wanted if name.startswith('loss/')]
+  for name, _ in read_tensors(path, prefix='grad/'):
+    names.append(name.split('/')[0])
+  if not names:
+    return {}, {}
+
+  @reasoner_replay.jit
+  def gradient(model, chosen):
+    def total(model):
+      found = losses(model)
+      return sum(chosen[name] * found[name] for name in found), found
+
+    return jax.grad(total, has_aux=True)(model)
+
+  values, differences = {}, {}
+  for name in dict.fromkeys(names):
+    chosen = {other: float(other == name) for other in reasoner_replay.LOSSES}
+    if name not in chosen:
+      raise ValueError(f'loss must be one of {list(chosen)}, got {name}.')
+    grads, found = gradient(model, chosen)
+    values[f'loss/{name}'] = found[name]
+    differences |= _compared(save(grads, layout), path, f'grad/{name}/')
+  return values, differences
+
+
+def _compared(grads, path, prefix):
+  """Largest relative difference of each gradient of one loss."""
+  differences = {}
+  for name, theirs in read_tensors(path, prefix=prefix):
+    if name not in grads:
+      raise ValueError(f'{prefix}{name} is not a weight of this model.')
+    mine = grads[name]
+    if mine.shape != theirs.shape:
+      raise ValueError(
+        f'{prefix}{name} must have shape {mine.shape}, got {theirs.shape}.'
+      )
+    size = float(np.abs(theirs).max(initial=0.0)) or 1.0
+    differences[prefix + name] = _largest(mine, theirs) / size
+  return differences
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Prints the line; returns the exit status."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--family', required=True, choices=sorted(REPLAYS))
+  parser.add_argument('file')
+  given = parser.parse_args(argv)
+  try:
+    result = replay(given.family, given.file)
+  except (ValueError, OSError) as error:
+    print(f'replay: {error}', file=sys.stderr)
+    return 2
+  print(json.dumps(result))
+  return 0 if result['ok'] else 1
+
+
+if __name__ == '__main__':
+  sys.exit(main())
