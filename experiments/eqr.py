@@ -27,7 +27,11 @@ def maze7() -> ml_collections.ConfigDict:
 def sudoku9() -> ml_collections.ConfigDict:
   """The published run."""
   return puzzles.published(
-    {'family': 'eqr', 'mixer': 'mlp', 'block': {'rotary': 'none'}},
+    {
+      'family': 'eqr',
+      'mixer': 'mlp',
+      'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
+    },
     {'halt': {**puzzles.Q_HALT, 'longest': 16}},
     {'learning_rate': 1e-4, 'weight_decay': 1.0},
     steps=65100,

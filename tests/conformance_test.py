@@ -1,14 +1,24 @@
 """Every family keeps every law it does not declare itself exempt from."""
 
+import itertools
+
 import pytest
 
 from loopformer.zoo import FAMILIES
 from tests.conformance.laws import LAWS
-from tests.conformance.tiny import TINY, experiment
+from tests.conformance.tiny import SUPERVISED, TINY, experiment
+
+# TRM stands for the families that are trained in the same way.
+SLOW = {(family, 'devices') for family in SUPERVISED if family != 'trm'}
+CASES = [
+  pytest.param(
+    *case, id='-'.join(case), marks=[pytest.mark.slow] * (case in SLOW)
+  )
+  for case in itertools.product(FAMILIES, LAWS)
+]
 
 
-@pytest.mark.parametrize('law', LAWS)
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(('family', 'law'), CASES)
 def test_law(family, law):
   reason = FAMILIES[family].exempt.get(law)
   if reason:

@@ -11,13 +11,15 @@ import ml_collections
 
 from loopformer.train.experiment import config_dict
 
-SMALL_BLOCK = {
-  'width': 64,
-  'heads': 4,
-  'hidden': 256,
+PUBLISHED_BLOCK = {
+  'width': 512,
+  'heads': 8,
+  'multiple': 256,
+  'style': 'post',
   'norm_gain': False,
   'epsilon': 1e-5,
 }
+SMALL_BLOCK = {**PUBLISHED_BLOCK, 'width': 64, 'heads': 4}
 SMALL = {'puzzle_width': 64, 'prefix': 0, 'positions': 'learned'}
 # Held back one time in ten, as all of them train.
 SEGMENTS = 8

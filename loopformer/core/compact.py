@@ -39,6 +39,7 @@ class Program(NamedTuple):
     halt: when a row stops.
     cap: recurrences per row at most.
     solver: how to iterate, or None for Picard.
+    norm: of the residual, which solvers and some rules read.
   """
 
   begin: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -47,6 +48,7 @@ class Program(NamedTuple):
   halt: HaltRule
   cap: int
   solver: Solver | None = None
+  norm: str = 'l2'
 
 
 class Drained(NamedTuple):
@@ -162,6 +164,7 @@ class _Machine(NamedTuple):
       carry=carry,
       keys=keys_B,
       solver=self.program.solver,
+      norm=self.program.norm,
     )
 
   def read(self, slots: Slots) -> tuple:

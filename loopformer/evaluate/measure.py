@@ -22,6 +22,7 @@ from loopformer.zoo import family as zoo
 from loopformer.zoo.choices import LoopConfig, make_rule, make_solver
 
 Spec = Mapping[str, Any]
+READ = ('inputs', 'ids', 'puzzles')  # what a model is given of a batch
 # Rules whose output is a weighted sum of states, not one of them.
 MIXING = ('act', 'ponder')
 
@@ -63,14 +64,13 @@ class Runner:
 
   @functools.cached_property
   def _masked(self) -> Any:
-    """`(model, inputs_BT, ids_B, cap) -> per-row results`, jitted."""
+    """`(model, rows, cap) -> per-row results`, jitted."""
     loop = self.subject.loop
     rule = make_rule(self.spec, self.subject.heads, rows=loop.rows)
 
-    def run(model, inputs_BT, ids_B, cap):
+    def run(model, rows, cap):
       plan = _plan(self.subject, rule, cap, loop.rows)
-      keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
-      result, context = zoo.run(model, inputs_BT, plan, keys_B=keys_B)
+      result, context = _run(model, rows, plan, seed=self.seed)
       logits = zoo.output_logits(model, result, context)
       return jnp.argmax(logits, -1).astype(jnp.int32), *_per_sample(
         result.steps_B, result.cause_B, result.residual_B
@@ -81,9 +81,7 @@ class Runner:
   def masked(self, batch: Batch, cap: int, *, repeats: int = 1) -> Rows:
     """Batch by batch: each batch lasts as long as its slowest row."""
     parts = _batches(batch, self.batch_size)
-    call = lambda part: self._masked(
-      self.subject.model, part['inputs'], part['ids'], jnp.int32(cap)
-    )
+    call = lambda part: self._masked(self.subject.model, part, jnp.int32(cap))
     jax.block_until_ready(call(parts[0]))
     outputs, seconds = _timed(lambda: [call(part) for part in parts], repeats)
     joined = [np.concatenate(column) for column in zip(*outputs, strict=True)]
@@ -96,16 +94,14 @@ class Runner:
     """
     run = jax.jit(functools.partial(self._trace, cap=cap))
     model, parts = self.subject.model, _batches(batch, self.batch_size)
-    outputs, seconds = _timed(
-      lambda: [run(model, part['inputs'], part['ids']) for part in parts], 1
-    )
+    outputs, seconds = _timed(lambda: [run(model, part) for part in parts], 1)
     count = len(batch['ids'])
     predictions = np.concatenate([out[0] for out in outputs], 1)[:, :count]
     columns = zip(*(out[1] for out in outputs), strict=True)
     rows = [np.concatenate(column)[:count] for column in columns]
     return predictions, Rows(predictions[-1], *rows, seconds)
 
-  def _trace(self, model, inputs_BT, ids_B, *, cap):
+  def _trace(self, model, rows, *, cap):
     loop = self.subject.loop
     rule = make_rule(self.spec, self.subject.heads, rows=loop.rows)
     plan = _plan(self.subject, rule, cap, loop.rows)
@@ -115,8 +111,7 @@ class Runner:
       logits_BTV = args[0].readout(state, args[1])
       return jnp.argmax(logits_BTV, -1).astype(jnp.int32)
 
-    keys_B = core.row_keys(jax.random.key(self.seed), ids_B)
-    result, _ = zoo.run(model, inputs_BT, plan, keys_B=keys_B, trace=trace)
+    result, _ = _run(model, rows, plan, seed=self.seed, trace=trace)
     return result.trace.values, _per_sample(
       result.steps_B, result.cause_B, result.residual_B
     )
@@ -125,16 +120,21 @@ class Runner:
     """One queue through `batch_size` slots, refilled as rows halt."""
     run = jax.jit(functools.partial(self._drain, cap=cap))
     model = self.subject.model
-    inputs, ids = jnp.asarray(batch['inputs']), jnp.asarray(batch['ids'])
-    compiled = run.lower(model, inputs, ids).compile()
-    call = lambda: compiled(model, inputs, ids)
-    outputs, seconds = _timed(call, repeats)
+    rows = {name: jnp.asarray(x) for name, x in _read(batch).items()}
+    compiled = run.lower(model, rows).compile()
+    outputs, seconds = _timed(lambda: compiled(model, rows), repeats)
     return Rows(*outputs, seconds)
 
-  def _drain(self, model, inputs_NT, ids_N, *, cap):
+  def _drain(self, model, rows, *, cap):
     loop = self.subject.loop
+
+    def begin(model, taken):
+      rows, keys_B = taken
+      puzzles_B = rows.get('puzzles')
+      return zoo.begin(model, rows['inputs'], keys_B, puzzles_B=puzzles_B)
+
     program = compact.Program(
-      begin=lambda model, taken: zoo.begin(model, *taken),
+      begin=begin,
       step=zoo.step,
       finish=lambda model, state, context: jnp.argmax(
         model.readout(state, context), -1
@@ -142,12 +142,13 @@ class Runner:
       halt=make_rule(self.spec, self.subject.heads, rows='sample'),
       cap=cap,
       solver=make_solver(loop.solver),
+      norm=loop.norm,
     )
-    keys_N = core.row_keys(jax.random.key(self.seed), ids_N)
+    keys_N = core.row_keys(jax.random.key(self.seed), rows['ids'])
     out = compact.drain(
       program,
       model,
-      (inputs_NT, keys_N),
+      (rows, keys_N),
       slots=self.batch_size,
       keys_N=keys_N,
       smallest=max(1, self.batch_size // 2),
@@ -164,6 +165,18 @@ def _plan(
   return zoo.Plan(rule, max_steps, adjoints.none(), solver, loop.norm, rows)
 
 
+def _run(model, rows, plan, *, seed=0, trace=None):
+  """Result and context of a loop over rows, keyed by their ids."""
+  return zoo.run(
+    model,
+    rows['inputs'],
+    plan,
+    keys_B=core.row_keys(jax.random.key(seed), rows['ids']),
+    puzzles_B=rows.get('puzzles'),
+    trace=trace,
+  )
+
+
 def _per_sample(steps_B, cause_B, residual_B):
   """Token rows are averaged, their causes and residuals maximised."""
   if steps_B.ndim == 2:
@@ -172,12 +185,18 @@ def _per_sample(steps_B, cause_B, residual_B):
   return steps_B, cause_B, residual_B
 
 
+def _read(batch):
+  """What a model is given, which of its puzzles a row is of included."""
+  return {name: batch[name] for name in READ if name in batch}
+
+
 def _batches(batch, size):
   """Equal parts; the last one is filled up with the first row again."""
   count = len(batch['ids'])
   index = np.arange(-(-count // size) * size)
   index = np.where(index < count, index, 0).reshape(-1, size)
-  return [{key: jnp.asarray(x[i]) for key, x in batch.items()} for i in index]
+  rows = _read(batch).items()
+  return [{name: jnp.asarray(x[i]) for name, x in rows} for i in index]
 
 
 def _timed(call, repeats):
@@ -191,11 +210,8 @@ def _timed(call, repeats):
 
 def first_rows(batch: Batch, count: int) -> Batch:
   """The first rows of a batch."""
-  return Batch(
-    inputs=batch['inputs'][:count],
-    labels=batch['labels'][:count],
-    ids=batch['ids'][:count],
-  )
+  arrays: dict[str, Any] = dict(batch)
+  return Batch({name: x[:count] for name, x in arrays.items()})
 
 
 def summary(task: Task, batch: Batch, rows: Rows) -> dict[str, float]:
@@ -323,14 +339,11 @@ def residual_curve(
   plan = _plan(subject, core.fixed_steps(), steps, 'sample')
 
   @jax.jit
-  def run(model, inputs_BT, ids_B):
-    keys_B = core.row_keys(jax.random.key(0), ids_B)
-    result, _ = zoo.run(
-      model, inputs_BT, plan, keys_B=keys_B, trace=lambda *_: ()
-    )
+  def run(model, rows):
+    result, _ = _run(model, rows, plan, trace=lambda *_: ())
     return result.trace.residual_RB
 
-  residual_RB = np.asarray(run(subject.model, batch['inputs'], batch['ids']))
+  residual_RB = np.asarray(run(subject.model, _read(batch)))
   levels = np.nanquantile(residual_RB, (0.1, 0.5, 0.9), axis=1)
   return [
     {'step': t + 1, 'p10': float(a), 'median': float(b), 'p90': float(c)}
@@ -354,10 +367,9 @@ def watch(
     return jnp.argmax(probabilities, -1), jnp.max(probabilities, -1)
 
   @jax.jit
-  def run(model, inputs_BT, ids_B):
-    keys_B = core.row_keys(jax.random.key(0), ids_B)
-    result, _ = zoo.run(model, inputs_BT, plan, keys_B=keys_B, trace=trace)
+  def run(model, rows):
+    result, _ = _run(model, rows, plan, trace=trace)
     return *result.trace.values, result.trace.residual_RB
 
-  outputs = run(subject.model, batch['inputs'], batch['ids'])
+  outputs = run(subject.model, _read(batch))
   return tuple(np.asarray(x) for x in outputs)

@@ -147,7 +147,7 @@ def _eqr(fields):
   fields.only('causal', False)
   fields.ignore(['H_layers', 'num_puzzle_identifiers', 'puzzle_emb_ndim'])
   rotary = {'rope': 'half', 'rope2d': 'grid', 'none': 'none', None: 'none'}
-  common = _mixed(fields, rotary=rotary, rotary_columns=columns)
+  common: dict[str, Any] = _mixed(fields, rotary=rotary, rotary_columns=columns)
   is_grid = common['block'].rotary == 'grid'
   if is_grid and columns and rows * columns != common['seq_len']:
     raise ValueError(

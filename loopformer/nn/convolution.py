@@ -36,6 +36,7 @@ class Depthwise(nnx.Module):
     taps: int,
     *,
     bias: bool = False,
+    name: str = 'embed',
     rngs: nnx.Rngs,
   ):
     if kind == 'square' and taps % 2 == 0:
@@ -43,7 +44,7 @@ class Depthwise(nnx.Module):
     self.kind = kind
     shape = (taps,) if kind == 'line' else (taps, taps)
     uniform = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-    init = named(uniform, *(None,) * len(shape), None, 'embed')
+    init = named(uniform, *(None,) * len(shape), None, name)
     self.kernel = Param(init(rngs.params(), (*shape, 1, width)))
     bound = math.prod(shape) ** -0.5
     if bias:

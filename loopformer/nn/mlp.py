@@ -30,7 +30,7 @@ class MLP(nnx.Module):
     self.down = Linear(cfg.hidden_width, cfg.width, 'mlp', 'embed', **common)
     if taps:
       self.convolution = Depthwise(
-        'line', cfg.hidden_width, taps, bias=True, rngs=rngs
+        'line', cfg.hidden_width, taps, bias=True, name='mlp', rngs=rngs
       )
     self.taps = taps
 

@@ -7,6 +7,8 @@ p is one vector per puzzle id, cut into P tokens and padded with zeros, which
 act as registers (HRM, arXiv:2506.21734; TRM, arXiv:2510.04871).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -66,10 +68,11 @@ class PuzzleEmbedding(nnx.Module):
     x_BLD = self.tokens[...][inputs_BT]
     batch = inputs_BT.shape[0]
     if self.prefix:
-      if puzzle_rows_BE is None:
-        puzzle_rows_BE = self.rows(jnp.zeros(batch, jnp.int32))
-      room = self.prefix * self.width - puzzle_rows_BE.shape[-1]
-      flat = jnp.pad(puzzle_rows_BE, ((0, 0), (0, room)))
+      rows_BE: Any = puzzle_rows_BE
+      if rows_BE is None:
+        rows_BE = self.rows(jnp.zeros(batch, jnp.int32))
+      room = self.prefix * self.width - rows_BE.shape[-1]
+      flat = jnp.pad(rows_BE, ((0, 0), (0, room)))
       front = flat.reshape(batch, self.prefix, self.width)
       x_BLD = jnp.concatenate([front.astype(x_BLD.dtype), x_BLD], 1)
     if self.positions is not None:

@@ -177,7 +177,7 @@ class Reasoner(nnx.Module):
   def __init__(
     self, cfg: ReasonerConfig, stds: Mapping[str, float], *, rngs: nnx.Rngs
   ):
-    self.cfg = cfg
+    self.cfg: Any = cfg  # of a family's own class
     self.states, self.stds = tuple(stds), tuple(stds.values())
     width = cfg.block.width
     self.embedding = PuzzleEmbedding(
@@ -208,7 +208,18 @@ class Reasoner(nnx.Module):
   def embed(
     self, inputs_BT: Int[Array, 'B T'], puzzle_rows_BE: Any = None
   ) -> Float[Array, 'B L D']:
-    """x, the same at every recurrence."""
+    """x, the same at every recurrence.
+
+    Raises:
+      ValueError: if weights are tied to a length that the inputs do not have.
+    """
+    cfg, length = self.cfg, inputs_BT.shape[1]
+    tied = cfg.mixer == 'mlp' or cfg.positions == 'learned'
+    if tied and length != cfg.seq_len:
+      raise ValueError(
+        f'inputs must have seq_len = {cfg.seq_len} tokens for mixer = '
+        f'{cfg.mixer!r} and positions = {cfg.positions!r}, got {length}.'
+      )
     return self.embedding(inputs_BT, puzzle_rows_BE)
 
   def puzzle_rows(self, puzzles_B: Int[Array, ' B']) -> Any:

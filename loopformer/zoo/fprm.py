@@ -75,6 +75,15 @@ class Config(ReasonerConfig):
     require_one_of('conv', self.conv, CONVOLUTIONS)
     require_one_of('residual_scale', self.residual_scale, SCALES)
     require_one_of('map_norm', self.map_norm, NORMS)
+    if self.conv == 'square' and self.conv_taps % 2 == 0:
+      raise ValueError(
+        f'conv_taps must be odd on a square, got {self.conv_taps}.'
+      )
+    for name in ('alpha_inner', 'alpha_outer'):
+      if not 0 < getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be in (0, 1), got {getattr(self, name)}.'
+        )
 
 
 class FPRM(Reasoner):

@@ -15,7 +15,17 @@ from loopformer.tasks.sudoku import Sudoku, SudokuConfig
 from loopformer.zoo import FAMILIES
 from loopformer.zoo.choices import LoopConfig
 from loopformer.zoo.universal import Config
+from tests.models import family_model
 
+REASONER = {
+  'vocab_size': 6,
+  'seq_len': 16,
+  'layers': 1,
+  'puzzles': 5,
+  'puzzle_width': 8,
+  'prefix': 1,
+  'block': BlockConfig(width=8, heads=2, hidden=8, norm_gain=False),
+}
 SPEC = {'name': 'fixed_point', 'rtol': 0.05}
 ROWS, CAP = 22, 9
 
@@ -96,3 +106,48 @@ def test_watching_shows_every_recurrence():
   last = runner.masked(batch, 5)
   np.testing.assert_array_equal(predictions[-1], last.predictions_NT)
   assert (last.cause_N == Cause.CAP).all()
+
+
+def reasoner(name, loop, **fields):
+  """A puzzle reasoner, and a batch whose rows are of several puzzles."""
+  family = FAMILIES[name]
+  cfg = family.config(**REASONER, **fields)
+  batch = task().heldout(ROWS)
+  puzzled = batch | {'puzzles': (np.arange(ROWS) % 5).astype(np.int32)}
+  model = family_model(name, cfg, seed=1)
+  return measure.Subject(model, family.heads(cfg), loop), puzzled
+
+
+def test_every_measurement_reads_the_puzzle_of_a_row():
+  """Rows of one grid: their puzzles alone tell them apart."""
+  cycles = {'high_cycles': 1, 'low_cycles': 1}
+  subject, batch = reasoner('trm', LoopConfig(max_steps=3), **cycles)
+  same = batch | {'inputs': np.repeat(batch['inputs'][:1], ROWS, 0)}
+  runner = measure.Runner(subject, {'name': 'q'}, batch_size=8)
+  masked, packed = runner.masked(same, 3), runner.compacted(same, 3)
+  answers = masked.predictions_NT
+  assert len(np.unique(answers, axis=0)) > 1
+  np.testing.assert_array_equal(answers[:17], answers[5:])
+  np.testing.assert_array_equal(packed.predictions_NT, answers)
+  np.testing.assert_array_equal(packed.steps_N, masked.steps_N)
+  np.testing.assert_array_equal(runner.traced(same, 3)[0][-1], answers)
+  always = measure.Runner(subject, {'name': 'fixed_steps'}, batch_size=8)
+  few = measure.first_rows(same, 5)
+  watched, _, residual_RB = measure.watch(subject, few, steps=3)
+  last = always.masked(few, 3)
+  np.testing.assert_array_equal(watched[-1], last.predictions_NT)
+  curve = measure.residual_curve(subject, few, steps=3)
+  medians = np.median(residual_RB, 1)
+  np.testing.assert_allclose([c['median'] for c in curve], medians, rtol=1e-5)
+
+
+def test_a_queue_measures_residuals_in_the_norm_of_the_loop():
+  """The damping of FPRM reads them, so its steps would be others."""
+  damped = {'name': 'patience_damped', 'decay': 0.5, 'patience': 0}
+  loop = LoopConfig(max_steps=6, norm='token_max', solver=damped)
+  subject, batch = reasoner('fprm', loop, conv='none', start_std=1.0)
+  spec = {'name': 'fixed_point', 'rtol': 0.3, 'norm': 'token_max'}
+  runner = measure.Runner(subject, spec, batch_size=8)
+  masked, packed = runner.masked(batch, CAP), runner.compacted(batch, CAP)
+  np.testing.assert_allclose(packed.residual_N, masked.residual_N, rtol=1e-3)
+  np.testing.assert_array_equal(packed.steps_N, masked.steps_N)

@@ -11,6 +11,7 @@ from loopformer.train.loop import place
 from loopformer.train.reduced import reduced
 from loopformer.train.state import create, make_setup
 from loopformer.train.step import make_train_step
+from tests.conformance.tiny import SUPERVISED
 from tests.house import repo
 
 FILES = sorted(
@@ -20,9 +21,14 @@ FILES = sorted(
 )
 MODULES = {path.stem: runpy.run_path(str(path)) for path in FILES}
 VARIANTS = [
-  (name, variant)
+  pytest.param(
+    name,
+    variant,
+    # The variants of a puzzle reasoner compile to much the same program.
+    marks=[pytest.mark.slow] * (name in SUPERVISED and at > 0),
+  )
   for name, module in MODULES.items()
-  for variant in module['VARIANTS']
+  for at, variant in enumerate(module['VARIANTS'])
 ]
 
 

@@ -1,0 +1,153 @@
+"""More answers per puzzle at test time, and which of them to believe.
+
+A puzzle is run K times, from other noise at the start or along the path, and
+one answer is kept: the one whose Q-head is surest that it is right (PTRM,
+arXiv:2605.19943), or the one whose logits moved least at the end (EqR,
+arXiv:2605.21488).
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from loopformer import core
+from loopformer.core import adjoints
+from loopformer.core.rows import fold_rows, row_keys
+from loopformer.nn.config import require
+from loopformer.tasks import Batch
+from loopformer.zoo import family as zoo
+
+LAST = 3  # recurrences over which the movement of the logits is averaged
+
+
+class Rollouts(NamedTuple):
+  """K answers to each of N rows.
+
+  Attributes:
+    answers_NKT: arg-max tokens.
+    q_NK: q_halt at the end; NaN for a model without Q-head.
+    moved_NK: mean over cells and the last three recurrences of
+      ||logits - logits before||.
+  """
+
+  answers_NKT: Int[np.ndarray, 'N K T']
+  q_NK: Float[np.ndarray, 'N K']
+  moved_NK: Float[np.ndarray, 'N K']
+
+  def by_q(self) -> Int[np.ndarray, 'N T']:
+    """The answer of the highest q_halt.
+
+    Raises:
+      ValueError: if the model has no Q-head.
+    """
+    if np.isnan(self.q_NK).all():
+      raise ValueError('rollouts must hold q values, got a model without them.')
+    return self._pick(self.q_NK)
+
+  def by_stillness(self) -> Int[np.ndarray, 'N T']:
+    """The answer whose logits moved least."""
+    return self._pick(-self.moved_NK)
+
+  def _pick(self, score_NK):
+    best_N = np.nan_to_num(score_NK, nan=-np.inf).argmax(1)
+    return self.answers_NKT[np.arange(len(best_N)), best_N]
+
+
+def rollouts(
+  model: Any,
+  batch: Batch,
+  *,
+  count: int,
+  steps: int,
+  noise: float = 0.0,
+  seed: int = 0,
+  batch_size: int = 256,
+) -> Rollouts:
+  """Runs every row `count` times for `steps` recurrences.
+
+  Args:
+    model: any family's; rollouts differ if its start or its step draws from
+      the row's key, or by `noise`.
+    batch: N rows.
+    count: K.
+    steps: recurrences of each.
+    noise: deviation of normal noise added to the state after every recurrence.
+    seed: of all draws; rollout k of a row is the same whatever K is.
+    batch_size: runs at a time.
+
+  Raises:
+    ValueError: if a number is too small.
+  """
+  for name, value in {
+    'count': count,
+    'steps': steps,
+    'size': batch_size,
+  }.items():
+    require(name, value, at_least=1)
+  require('noise', noise, at_least=0)
+  arrays: dict[str, Any] = dict(batch)
+  total = len(arrays['ids']) * count
+  rows_M, rollout_M = np.divmod(np.arange(total), count)
+  run = jax.jit(functools.partial(_run, steps=steps, noise=noise, seed=seed))
+  parts = []
+  for begin in range(0, total, batch_size):
+    index = np.arange(begin, begin + batch_size) % total
+    rows = {name: jnp.asarray(x[rows_M[index]]) for name, x in arrays.items()}
+    parts.append(run(model, rows, jnp.asarray(rollout_M[index])))
+  joined = [np.concatenate(x)[:total] for x in zip(*parts, strict=True)]
+  split = [x.reshape(-1, count, *x.shape[1:]) for x in joined]
+  return Rollouts(*split)
+
+
+def _run(model, rows, rollout_B, *, steps, noise, seed):
+  """Answers, q_halt and movement of one batch of rollouts."""
+  keys_B = row_keys(jax.random.key(seed), rows['ids'])
+  keys_B = fold_rows(keys_B, rollout_B)
+  state, context = zoo.begin(
+    model, rows['inputs'], keys_B, puzzles_B=rows.get('puzzles')
+  )
+
+  def step(state, aux, args, info):
+    state, _ = zoo.step(state, (), args, info)
+    state = _shaken(state, info.keys_B, noise)
+    logits = args[0].readout(state, args[1])
+    moved_B = jnp.mean(jnp.linalg.norm(logits - aux['logits'], axis=-1), -1)
+    recent = jnp.concatenate([aux['moved_KB'][1:], moved_B[None]])
+    return state, {'logits': logits, 'moved_KB': recent}
+
+  logits = model.readout(state, context)
+  recent = jnp.zeros((min(LAST, steps), logits.shape[0]))
+  result = core.iterate(
+    step,
+    state,
+    (model, context),
+    halt=core.fixed_steps(),
+    max_steps=steps,
+    adjoint=adjoints.none(),
+    aux={'logits': logits, 'moved_KB': recent},
+    keys=keys_B,
+  )
+  q_B = jnp.full(logits.shape[0], jnp.nan)
+  if hasattr(model, 'q_values'):
+    q_B = model.q_values(result.state)[:, 0]
+  answers_BT = jnp.argmax(result.aux['logits'], -1).astype(jnp.int32)
+  return answers_BT, q_B, jnp.mean(result.aux['moved_KB'], 0)
+
+
+def _shaken(state: Any, keys_B: Any, noise: float) -> Any:
+  """Every array of the state with noise of its own."""
+  if not noise:
+    return state
+  leaves, tree = jax.tree.flatten(state)
+
+  def shake(index: int, leaf: Array) -> Array:
+    fold = jnp.full(leaf.shape[:1], 0x7368 + index)
+    draw = jax.vmap(lambda key: jax.random.normal(key, leaf.shape[1:]))
+    return leaf + noise * draw(fold_rows(keys_B, fold)).astype(leaf.dtype)
+
+  shaken = [shake(i, leaf) for i, leaf in enumerate(leaves)]
+  return jax.tree.unflatten(tree, shaken)
