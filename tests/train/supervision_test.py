@@ -126,7 +126,7 @@ def test_segments_compose(name):
   """k segments, one per step, are one run of all their recurrences."""
   model, batch, whole = model_of(name), rows(), how(name)
   held = fresh(name, model, batch)
-  for _ in range(3):
+  for _ in range(whole.plan.max_steps // whole.segment):
     held = segment(name, model, held)[1]
   result = jax.jit(
     lambda model: run(
@@ -145,7 +145,7 @@ def test_segments_compose(name):
     jax.tree.leaves((result.state, result.carry.solver)),
     strict=True,
   ):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_labels_decide_no_step():
@@ -175,7 +175,7 @@ def test_no_gradient_crosses_the_start_of_a_segment():
 
   by_state, by_model = gradient(held.loop.state, model)
   assert not np.any(by_state['y'])
-  assert np.any(by_model.stack.layers.mlp.block.down.kernel[...])
+  assert all(np.any(x) for x in jax.tree.leaves(by_model.stack))
 
 
 class Toy(NamedTuple):
@@ -201,8 +201,8 @@ class Toy(NamedTuple):
 
 TABLE = np.array([[0.5, -1.0, 2.0], [1.5, 0.2, -0.4], [-0.3, 0.9, 0.1]])
 TOY = objectives.Batch(
-  jnp.array([[0, 1], [1, 2], [2, 0], [1, 0]]),
-  jnp.array([[2, 0], [0, IGNORE], [0, 2], [IGNORE, IGNORE]]),
+  jnp.array([[0, 1], [2, 1], [2, 0], [1, 0]]),
+  jnp.array([[2, 0], [1, IGNORE], [0, 2], [IGNORE, IGNORE]]),
   core.row_keys(jax.random.key(0), jnp.arange(4)),
   None,
 )
@@ -219,7 +219,8 @@ def cross_entropy(q, target):
 
 def cell_loss(logits_BTC):
   """-log s(x)_label / sum s, meaned over the labelled cells of each row."""
-  s = np.where(logits_BTC >= 0, logits_BTC + 1, 1 / (1 - logits_BTC))
+  below_BTC = np.minimum(logits_BTC, 0)
+  s = np.where(logits_BTC >= 0, logits_BTC + 1, 1 / (1 - below_BTC))
   p = s / s.sum(-1, keepdims=True)
   cells = [
     [p[b, t, label] for t, label in enumerate(labels) if label != IGNORE]

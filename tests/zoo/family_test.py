@@ -40,8 +40,8 @@ def test_shapes_are_those_of_the_arrays(name):
 @pytest.mark.parametrize('name', FAMILIES)
 def test_the_classes_may_differ_from_the_vocabulary(name):
   model = family_model(name, config(name, num_classes=2))
-  context = jax.eval_shape(model.embed, INPUTS)
-  logits = jax.eval_shape(model.readout, context, context)
+  state, context = jax.eval_shape(lambda: begin(model, INPUTS, row_keys(2)))
+  logits = jax.eval_shape(model.readout, state, context)
   assert logits.shape == (2, 3, 2)
 
 
@@ -60,9 +60,9 @@ def test_every_family_reads_logits(name):
   model = family_model(name, cfg)
   heads = FAMILIES[name].heads(cfg)
   assert heads['logits'] is read_logits
-  _, context = begin(model, INPUTS, row_keys(2))
+  state, context = begin(model, INPUTS, row_keys(2))
   np.testing.assert_array_equal(
-    read_logits(context, (model, context)), model.readout(context, context)
+    read_logits(state, (model, context)), model.readout(state, context)
   )
 
 
