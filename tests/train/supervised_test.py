@@ -76,6 +76,16 @@ def test_the_table_moves_by_sign_descent_where_rows_are_in_flight():
     table_NE = new_NE
 
 
+@pytest.mark.parametrize('name', ['trm', 'fprm'])
+def test_a_step_returns_the_types_it_takes(name):
+  """Weak ones included: the second step of a run compiles nothing."""
+  setup, step_fn = trained(name, json.dumps(SPLIT))
+  now = jax.eval_shape(lambda: state.create(setup))
+  after, _ = jax.eval_shape(step_fn, now, offer(setup, 0, (0,)))
+  weak = lambda tree: [x.weak_type for x in jax.tree.leaves(tree)]
+  assert weak(now) == weak(after)
+
+
 def three_steps(setup):
   """The state after three steps, with rows in flight and a moved table."""
   step_fn, now = step.make_train_step(setup), state.create(setup)
@@ -98,7 +108,7 @@ import jax, numpy as np
 from loopformer.train import experiment, state
 from tests.train import supervised_test as test
 assert jax.device_count() == 8
-mesh = {'data': 2, 'fsdp': 2, 'tensor': 2}
+mesh = {'data': 2, 'fsdp': 4}
 made = test.sections('fprm', **test.SPLIT, mesh=mesh)
 setup = state.make_setup(experiment.from_dict(made))
 np.savez(sys.argv[1], *test.three_steps(setup))
@@ -186,6 +196,7 @@ def test_a_run_is_measured_from_its_workdir(runs):
     depths=run.eval.depths,
     cap=run.eval.cap,
     rules=run.eval.rules,
+    sweep_rules=(),
   )
   always, halted = measured['halting']
   assert always['mean_steps'] == 4
