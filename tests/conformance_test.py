@@ -8,8 +8,13 @@ from loopformer.zoo import FAMILIES
 from tests.conformance.laws import LAWS
 from tests.conformance.tiny import SUPERVISED, TINY, experiment
 
-# TRM stands for the families that are trained in the same way.
-SLOW = {(family, 'devices') for family in SUPERVISED if family != 'trm'}
+# TRM stands for the families that are trained and run in the same way.
+TRAINED_ALIKE = [family for family in SUPERVISED if family != 'trm']
+RUN_ALIKE = [family for family in TRAINED_ALIKE if family != 'fprm']
+SLOW = {
+  *itertools.product(TRAINED_ALIKE, ['devices']),
+  *itertools.product(RUN_ALIKE, ['alone', 'jit']),
+}
 CASES = [
   pytest.param(
     *case, id='-'.join(case), marks=[pytest.mark.slow] * (case in SLOW)

@@ -54,7 +54,7 @@ class ResidualScale(nnx.Module):
     if self.kind == 'fixed':
       return Frozen(jnp.float32(value))
     if self.kind == 'learned':
-      return Param(jnp.full(width, math.log(value / (1 - value))))
+      return Param(jnp.full(width, math.log(value / (1 - value)), jnp.float32))
     return nnx.Linear(width, width, rngs=rngs)
 
   def _value(self, alpha, u_BLD):

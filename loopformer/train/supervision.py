@@ -72,7 +72,7 @@ def fresh(how: Supervision, model: Any, batch: Batch) -> Held:
 
 def idle(held: Held) -> Held:
   """The same with every slot free."""
-  stopped_B = jnp.full(held.loop.cause_B.shape, core.Cause.CAP, jnp.int32)
+  stopped_B = jnp.full_like(held.loop.cause_B, jnp.int32(core.Cause.CAP))
   return held._replace(loop=held.loop._replace(cause_B=stopped_B))
 
 

@@ -115,6 +115,7 @@ np.savez(sys.argv[1], *test.three_steps(setup))
 """
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight(tmp_path):
   """Parameters, average, table, metrics and the rows in flight, to 1e-5."""
   run_python(EIGHT, str(tmp_path / 'eight.npz'), devices=8)
