@@ -24,8 +24,9 @@ VARIANTS = [
   pytest.param(
     name,
     variant,
-    # The variants of a puzzle reasoner compile to much the same program.
-    marks=[pytest.mark.slow] * (name in SUPERVISED and at > 0),
+    # Puzzle reasoners compile to much the same program, minutes in all.
+    marks=[pytest.mark.slow]
+    * (name in SUPERVISED and (at > 0 or name not in ('trm', 'fprm'))),
   )
   for name, module in MODULES.items()
   for at, variant in enumerate(module['VARIANTS'])
