@@ -75,7 +75,12 @@ def spread() -> None:
 def train_step(unroll: int = 1) -> Callable[..., Any]:
   """The jitted value and gradient of the timed model, rows over the devices."""
   chosen = plan(adjoint=adjoints.full(unroll=unroll))
-  gradient = jax.value_and_grad(loss_function(chosen))
+  return over_devices(loss_function(chosen))
+
+
+def over_devices(loss: Callable[..., jax.Array]) -> Callable[..., Any]:
+  """The jitted value and gradient of `loss(model, inputs, labels)`."""
+  gradient = jax.value_and_grad(loss)
   mesh = sharding.make_mesh()
 
   def local(model, inputs_BT, labels_BT):

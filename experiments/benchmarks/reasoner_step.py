@@ -11,12 +11,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from loopformer import core
 from loopformer.nn.losses import stablemax_cross_entropy
 from loopformer.nn.reasoner import published_block
-from loopformer.train import sharding
 from loopformer.zoo import FAMILIES, Plan, run, trm
 
 from . import common
@@ -38,20 +36,6 @@ def loss(model, inputs_BT, labels_BT) -> jax.Array:
   return jnp.mean(stablemax_cross_entropy(logits_BTV, labels_BT))
 
 
-def step():
-  """The jitted value and gradient, rows over the devices."""
-  mesh = sharding.make_mesh()
-  gradient = jax.value_and_grad(loss)
-  split = jax.shard_map(
-    lambda *args: jax.lax.pmean(gradient(*args), 'data'),
-    mesh=mesh,
-    in_specs=(P(), sharding.BATCH, sharding.BATCH),
-    out_specs=P(),
-    check_vma=False,
-  )
-  return jax.jit(split, compiler_options=sharding.compiler_options(mesh))
-
-
 def memory(cycles: int) -> int:
   """Bytes of temporaries of the compiled step."""
   cfg = dataclasses.replace(CFG, high_cycles=cycles)
@@ -67,7 +51,11 @@ def main() -> None:
   model = FAMILIES['trm'].build(CFG, jax.random.key(0))
   grids = tuple(x[:, : CFG.seq_len] for x in common.tokens())
   arguments = common.place(model, grids)
-  call, peak, best = step(), common.matmul_peak(), float('inf')
+  call, peak, best = (
+    common.over_devices(loss),
+    common.matmul_peak(),
+    float('inf'),
+  )
   for _ in range(12):
     best = min(best, common.seconds(lambda: call(*arguments), repeats=2))
     peak = max(peak, common.matmul_peak())

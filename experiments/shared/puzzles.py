@@ -9,16 +9,11 @@ from typing import Any
 
 import ml_collections
 
+from loopformer.nn.reasoner import published_block
+from loopformer.train.config import to_mapping
 from loopformer.train.experiment import config_dict
 
-PUBLISHED_BLOCK = {
-  'width': 512,
-  'heads': 8,
-  'multiple': 256,
-  'style': 'post',
-  'norm_gain': False,
-  'epsilon': 1e-5,
-}
+PUBLISHED_BLOCK = to_mapping(published_block())
 SMALL_BLOCK = {**PUBLISHED_BLOCK, 'width': 64, 'heads': 4}
 SMALL = {'puzzle_width': 64, 'prefix': 0, 'positions': 'learned'}
 # Held back one time in ten, as all of them train.
