@@ -17,6 +17,9 @@ CHOICES = {
   'mask': ('none', 'causal', 'window', 'prefix'),
   'dtype': ('float32', 'bfloat16'),
 }
+POSITIONS = ('none', 'learned', 'sinusoidal')
+# Least values of what goes into a model and comes out of it.
+ENDS = {'vocab_size': 1, 'seq_len': 1, 'num_classes': 0, 'features': 0}
 # Fields of which 0 stands for a default or for nothing.
 COUNTS = (
   'head_size',
@@ -164,3 +167,25 @@ def require_one_of(name: str, value: object, allowed: Any) -> None:
   """Raises `ValueError` naming the field and what it may be."""
   if value not in allowed:
     raise ValueError(f'{name} must be one of {tuple(allowed)}, got {value!r}.')
+
+
+def require_ends(cfg: Any) -> None:
+  """Checks the fields that say what goes into a model and comes out of it.
+
+  These are vocab_size, num_classes, features, seq_len, positions and tied, of
+  which a config has those that its model needs.
+
+  Raises:
+    ValueError: naming the field, its value and what is allowed.
+  """
+  for name, least in ENDS.items():
+    require(name, getattr(cfg, name, least), at_least=least)
+  require_one_of('positions', getattr(cfg, 'positions', 'none'), POSITIONS)
+  if getattr(cfg, 'tied', False):
+    if cfg.num_classes not in (0, cfg.vocab_size):
+      raise ValueError(
+        f'num_classes must be 0 or vocab_size = {cfg.vocab_size} with a tied '
+        f'head, got {cfg.num_classes}.'
+      )
+    if getattr(cfg, 'features', 0):
+      raise ValueError(f'features must be 0 with tied, got {cfg.features}.')

@@ -22,7 +22,12 @@ from jaxtyping import Array, Float
 from loopformer import core
 from loopformer.nn.block import Block, make_norm
 from loopformer.nn.cache import Cache
-from loopformer.nn.config import BlockConfig, require, require_one_of
+from loopformer.nn.config import (
+  BlockConfig,
+  require,
+  require_ends,
+  require_one_of,
+)
 from loopformer.nn.embedding import Embedding, Inputs
 from loopformer.nn.injection import INJECTIONS, Injection
 from loopformer.nn.linear import Linear
@@ -96,11 +101,8 @@ class DepthConfig:
   softcap: float = 0.0
 
   def __post_init__(self):
-    for name in ('vocab_size', 'seq_len'):
-      require(name, getattr(self, name), at_least=1)
+    require_ends(self)
     for name in (
-      'num_classes',
-      'features',
       'prelude',
       'core',
       'coda',
@@ -109,18 +111,10 @@ class DepthConfig:
       'softcap',
     ):
       require(name, getattr(self, name), at_least=0)
-    require_one_of(
-      'positions', self.positions, ('none', 'learned', 'sinusoidal')
-    )
     require_one_of('injection', self.injection, INJECTIONS)
     require_one_of('start', self.start, ('embed', 'zero', 'normal'))
     require_one_of('loop_norm', self.loop_norm, LOOP_NORMS)
     require_one_of('value_layers', self.value_layers, VALUE_LAYERS)
-    if self.tied and self.num_classes not in (0, self.vocab_size):
-      raise ValueError(
-        f'num_classes must be 0 or vocab_size = {self.vocab_size} with a '
-        f'tied head, got {self.num_classes}.'
-      )
     if self.loop_block.width != self.block.width and not self.project:
       raise ValueError(
         f'core_block.width must be block.width = {self.block.width} without '
@@ -130,10 +124,9 @@ class DepthConfig:
     if self.value_layers == 'alternate':
       for name in ('value_tables', 'value_gates'):
         object.__setattr__(self, name, alternate(layers))
-    if self.features and (self.tied or self.value_tables):
+    if self.features and self.value_tables:
       raise ValueError(
-        'features must be 0 with tables of tokens (tied, value_tables), got '
-        f'{self.features}.'
+        f'features must be 0 with value_tables, got {self.features}.'
       )
     for layer in (*self.value_tables, *self.value_gates):
       if not 0 <= layer < layers:
@@ -160,6 +153,11 @@ class DepthConfig:
     inner = range(first, first + self.core)
     layers = range(first + self.core + self.coda)
     return {i: self.loop_block if i in inner else outer for i in layers}
+
+
+def table_name(cfg: DepthConfig) -> str:
+  """Path of the weights that make e of the inputs."""
+  return 'embedding.numbers.kernel' if cfg.features else 'embedding.tokens'
 
 
 class PreludeCoreCoda(nnx.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Int, Shaped
 
 from loopformer.tasks import scoring, streams
 from loopformer.tasks.groups import cayley_table, running_products
-from loopformer.tasks.task import IGNORE, Batch, require
+from loopformer.tasks.task import IGNORE, Batch, require, require_split
 
 _SMALL = 4096  # spaces of words up to this size are listed and checked
 
@@ -26,9 +26,7 @@ class GroupWordsConfig:
   def __post_init__(self):
     cayley_table(self.group)
     require(self.length >= 1, 'length', self.length, '>= 1')
-    require(self.seed >= 0, 'seed', self.seed, '>= 0')
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
+    require_split(self.seed, self.heldout_fraction)
 
 
 class GroupWords:

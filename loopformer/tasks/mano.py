@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from loopformer.tasks import scoring, streams
-from loopformer.tasks.task import IGNORE, Batch, require
+from loopformer.tasks.task import IGNORE, Batch, require, require_split
 
 OPERATORS = 3  # p, p + 1, p + 2 stand for +, -, *
 
@@ -34,9 +34,7 @@ class ManoConfig:
     inside = 0 <= self.measured <= self.length
     require(inside, 'measured', self.measured, f'in [0, {self.length}]')
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
-    require(self.seed >= 0, 'seed', self.seed, '>= 0')
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
+    require_split(self.seed, self.heldout_fraction)
 
 
 def expressions(

@@ -23,7 +23,7 @@ from loopformer.tasks.maze_grid import (
   solve,
   transform,
 )
-from loopformer.tasks.task import Batch, require
+from loopformer.tasks.task import Batch, require, require_policy, require_split
 
 _VERSION = 1  # of the generators: part of the name of the cached file
 
@@ -73,11 +73,8 @@ class MazeConfig:
     require(
       self.train_puzzles >= 0, 'train_puzzles', self.train_puzzles, '>= 0'
     )
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
-    require(self.seed >= 0, 'seed', self.seed, '>= 0')
-    known = self.on_bad_row in ('refuse', 'skip')
-    require(known, 'on_bad_row', self.on_bad_row, "'refuse' or 'skip'")
+    require_split(self.seed, self.heldout_fraction)
+    require_policy(self.on_bad_row)
 
   @property
   def ringed(self) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from loopformer.tasks import scoring, streams
-from loopformer.tasks.task import IGNORE, Batch, require
+from loopformer.tasks.task import IGNORE, Batch, require, require_split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,7 @@ class PHopConfig:
     room = 2 * self.hops * (self.symbols - 1)
     fits = self.length >= max(room, 8)
     require(fits, 'length', self.length, f'>= {max(room, 8)} for these hops')
-    require(self.seed >= 0, 'seed', self.seed, '>= 0')
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
+    require_split(self.seed, self.heldout_fraction)
 
 
 def hop_targets(

@@ -20,7 +20,7 @@ from loopformer.tasks.sudoku_rules import (
   Digits,
   is_solved,
 )
-from loopformer.tasks.task import Batch, require
+from loopformer.tasks.task import Batch, require, require_policy, require_split
 
 PAD, BLANK = 0, 1
 CLUES = {4: (4, 8), 6: (10, 18), 9: (26, 34)}  # generated unless told otherwise
@@ -66,13 +66,10 @@ class SudokuConfig:
     fits = low <= high <= self.size**2
     require(fits, 'max_clues', high, f'in {low}..{self.size**2}')
     require(self.pool_size >= 2, 'pool_size', self.pool_size, '>= 2')
-    require(self.seed >= 0, 'seed', self.seed, '>= 0')
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
+    require_split(self.seed, self.heldout_fraction)
     few = self.train_puzzles
     require(few >= 0, 'train_puzzles', few, '>= 0')
-    known = self.on_bad_row in ('refuse', 'skip')
-    require(known, 'on_bad_row', self.on_bad_row, "'refuse' or 'skip'")
+    require_policy(self.on_bad_row)
     some = self.limit is None or self.limit >= 1
     require(some, 'limit', self.limit, 'None or >= 1')
 

@@ -115,3 +115,21 @@ def require(ok: bool, field: str, value: object, allowed: str) -> None:
   """Raises ValueError 'field must be allowed, got value.' unless `ok`."""
   if not ok:
     raise ValueError(f'{field} must be {allowed}, got {value!r}.')
+
+
+def require_share(fraction: float) -> None:
+  """Raises ValueError unless `heldout_fraction` splits rows in two parts."""
+  inside = 0.0 < fraction < 1.0
+  require(inside, 'heldout_fraction', fraction, 'inside (0, 1)')
+
+
+def require_split(seed: int, fraction: float) -> None:
+  """Raises ValueError unless a seed and a share describe a split of rows."""
+  require(seed >= 0, 'seed', seed, '>= 0')
+  require_share(fraction)
+
+
+def require_policy(on_bad_row: str) -> None:
+  """Raises ValueError unless bad rows are to be refused or skipped."""
+  known = on_bad_row in ('refuse', 'skip')
+  require(known, 'on_bad_row', on_bad_row, "'refuse' or 'skip'")

@@ -10,7 +10,13 @@ from jaxtyping import Float32, Int, Int64
 from loopformer.tasks import corpus as corpora
 from loopformer.tasks import documents, scoring, streams, tokenizer
 from loopformer.tasks.packing import PackedRows
-from loopformer.tasks.task import IGNORE, Batch, require
+from loopformer.tasks.task import (
+  IGNORE,
+  Batch,
+  require,
+  require_policy,
+  require_share,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,10 +54,8 @@ class TextConfig:
 
   def __post_init__(self):
     require(self.length >= 1, 'length', self.length, '>= 1')
-    share = self.heldout_fraction
-    require(0.0 < share < 1.0, 'heldout_fraction', share, 'inside (0, 1)')
-    allowed = self.on_bad_row in ('refuse', 'skip')
-    require(allowed, 'on_bad_row', self.on_bad_row, "'refuse' or 'skip'")
+    require_share(self.heldout_fraction)
+    require_policy(self.on_bad_row)
     one = self.path is None or self.tfds is None
     require(one, 'path', self.path, f'None when tfds is {self.tfds!r}')
     kinds = tuple(documents.SEPARATORS)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from loopformer import core
 from loopformer.nn.block import Block, make_norm
 from loopformer.nn.cache import Cache
-from loopformer.nn.config import BlockConfig, require
+from loopformer.nn.config import BlockConfig, require, require_ends
 from loopformer.nn.embedding import Embedding
 from loopformer.nn.initialise import redraw
 from loopformer.nn.linear import Linear
@@ -81,9 +81,10 @@ class Config:
   tied: bool = False
 
   def __post_init__(self):
-    for name in ('vocab_size', 'seq_len', 'layers', 'high_cycles'):
+    require_ends(self)
+    for name in ('layers', 'high_cycles'):
       require(name, getattr(self, name), at_least=1)
-    for name in ('num_classes', 'low_cycles', 'embed_scale'):
+    for name in ('low_cycles', 'embed_scale'):
       require(name, getattr(self, name), at_least=0)
     for number in self.low_gradients:
       require('low_gradients', number, at_least=0)

@@ -16,7 +16,11 @@ from flax import nnx
 
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.initialise import cut_normal, redraw, up_half
-from loopformer.nn.prelude_core_coda import DepthConfig, PreludeCoreCoda
+from loopformer.nn.prelude_core_coda import (
+  DepthConfig,
+  PreludeCoreCoda,
+  table_name,
+)
 from loopformer.zoo.family import Family, read_logits
 
 
@@ -70,9 +74,10 @@ class Huginn(PreludeCoreCoda):
       'up.kernel': up_half(cut_normal(std), small),
       'layer.out.kernel': cut_normal(std * small),
       'down.kernel': cut_normal(std * small),
-      'injection.mix.kernel': cut_normal(std),
-      'embedding.tokens': cut_normal(std),
+      table_name(cfg): cut_normal(std),
     }
+    if cfg.injection == 'concat':
+      rules['injection.mix.kernel'] = cut_normal(std)
     if not cfg.tied:
       rules['head.kernel'] = cut_normal(std)
     redraw(self, rules, rngs)

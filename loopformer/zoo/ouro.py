@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from loopformer import core
 from loopformer.nn.block import Block, make_norm
 from loopformer.nn.cache import Cache
-from loopformer.nn.config import BlockConfig, require
+from loopformer.nn.config import BlockConfig, require, require_ends
 from loopformer.nn.embedding import Embedding
 from loopformer.nn.initialise import redraw
 from loopformer.nn.linear import Linear
@@ -66,14 +66,8 @@ class Config:
   tied: bool = False
 
   def __post_init__(self):
-    for name in ('vocab_size', 'seq_len', 'layers'):
-      require(name, getattr(self, name), at_least=1)
-    require('num_classes', self.num_classes, at_least=0)
-    if self.tied and self.num_classes not in (0, self.vocab_size):
-      raise ValueError(
-        f'num_classes must be 0 or vocab_size = {self.vocab_size} with a '
-        f'tied head, got {self.num_classes}.'
-      )
+    require_ends(self)
+    require('layers', self.layers, at_least=1)
 
 
 class Ouro(nnx.Module):

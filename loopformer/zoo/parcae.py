@@ -28,7 +28,11 @@ from loopformer.nn.initialise import (
   orthogonal,
   redraw,
 )
-from loopformer.nn.prelude_core_coda import DepthConfig, PreludeCoreCoda
+from loopformer.nn.prelude_core_coda import (
+  DepthConfig,
+  PreludeCoreCoda,
+  table_name,
+)
 from loopformer.zoo.family import Family, read_logits
 
 
@@ -82,9 +86,10 @@ class Parcae(PreludeCoreCoda):
       'up.kernel': orthogonal(std),
       'layer.out.kernel': zeros,
       'down.kernel': zeros,
-      'embedding.tokens': cut_normal(std),
-      'projection.kernel': orthogonal(std),
+      table_name(cfg): cut_normal(std),
     }
+    if cfg.project:
+      rules['projection.kernel'] = orthogonal(std)
     if cfg.injection == 'concat':
       rules['injection.mix.kernel'] = cut_normal(std)
     if not cfg.tied:

@@ -21,7 +21,12 @@ from jaxtyping import Array, Float
 from loopformer import core
 from loopformer.nn.block import Block, make_norm
 from loopformer.nn.cache import Cache
-from loopformer.nn.config import BlockConfig, require, require_one_of
+from loopformer.nn.config import (
+  BlockConfig,
+  require,
+  require_ends,
+  require_one_of,
+)
 from loopformer.nn.embedding import Embedding, Inputs
 from loopformer.nn.injection import INJECTIONS, Injection
 from loopformer.nn.linear import Linear
@@ -68,13 +73,8 @@ class Config:
   halting_bias: float = 1.0
 
   def __post_init__(self):
-    for name in ('vocab_size', 'seq_len', 'layers'):
-      require(name, getattr(self, name), at_least=1)
-    for name in ('num_classes', 'features'):
-      require(name, getattr(self, name), at_least=0)
-    require_one_of(
-      'positions', self.positions, ('none', 'learned', 'sinusoidal')
-    )
+    require_ends(self)
+    require('layers', self.layers, at_least=1)
     require_one_of('injection', self.injection, INJECTIONS)
     require_one_of('start', self.start, ('embed', 'zero', 'normal'))
 

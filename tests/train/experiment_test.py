@@ -331,7 +331,7 @@ def test_a_task_of_numbers_gives_the_model_its_features():
     ({'loop': {'halt': {'name': 'kl', 'threshold': 0.1}}}, 'reads the head'),
     (
       {'model': {'family': 'huginn', 'block': {'mask': 'causal'}}},
-      'features must be 0 with tables of tokens',
+      'features must be 0 with tied',
     ),
   ],
 )

@@ -144,3 +144,8 @@ def test_the_embedding_is_divided_by_its_deviation():
   e_BTD = model.embed(INPUTS).e_BTD
   want = 20 * f64(model.embedding.tokens.embedding)[INPUTS]
   np.testing.assert_allclose(e_BTD, want, rtol=1e-5)
+
+
+def test_a_tied_head_has_as_many_classes_as_there_are_tokens():
+  with pytest.raises(ValueError, match='^num_classes must be 0 or vocab_size'):
+    hrm_text.Config(vocab_size=11, num_classes=3, tied=True)
