@@ -100,7 +100,10 @@ class Engine:
     )
     self.replicas = spread.Replicas(unstacked(model), devices or ())
     self.compiled = 0
-    self._prefill = jax.jit(self._counted(spread.prefill), donate_argnums=3)
+    self._prefill = jax.jit(
+      self._counted(spread.prefill, policy=self.policy, dtype=dtype),
+      static_argnames='room',
+    )
     self._advance = jax.jit(
       self._counted(spread.advance, end=end),
       static_argnums=3 if self.rule.unrolled else (),
@@ -148,23 +151,15 @@ class Engine:
     batch, length = prompts.tokens_BT.shape
     longest = int(prompts.real_BT.sum(-1).max()) + tokens
     self._check_room(tokens, longest, recurrences)
-    cache = caches.allocate(
-      self.parts,
-      self.policy,
-      rows=batch,
-      length=bucket_of(length + tokens),
-      recurrences=self.recurrences,
-      dtype=self.dtype,
-    )
     key = jax.random.key(0) if key is None else key
     ids = jnp.arange(batch) if ids is None else jnp.asarray(ids)
     return self._prefill(
       self.replicas.of(batch),
-      jnp.asarray(prompts.tokens_BT),
-      jnp.asarray(prompts.real_BT),
-      cache,
+      np.asarray(prompts.tokens_BT),
+      np.asarray(prompts.real_BT),
       core.row_keys(key, ids),
       self._limit(recurrences),
+      room=bucket_of(length + tokens),
     )
 
   def stream(

@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from loopformer import core
 from loopformer.decode.sampling import Sampling, choose
-from loopformer.nn.cache import Cache, fill_skipped
+from loopformer.nn.cache import Cache, allocate, fill_skipped
 from loopformer.nn.place import Keys, place_of, tokens_of
+from loopformer.nn.slots import Policy
 
 
 class Rule(NamedTuple):
@@ -145,18 +146,31 @@ def prefill(
   model: Any,
   tokens_BT: Int[Array, 'B T'],
   real_BT: Bool[Array, 'B T'],
-  cache: Cache,
   keys_B: Any,
   limit: Any,
   *,
   rule: Rule,
   sampling: Sampling,
+  policy: Policy,
+  room: int,
+  dtype: Any,
 ) -> Session:
-  """Reads the prompts, padded in front, and draws the first token."""
+  """Reads the prompts, padded in front, and draws the first token.
+
+  The cache, for texts of at most `room` tokens, is made here: where it will be
+  used, and without a copy.
+  """
   batch, length = tokens_BT.shape
   keys = tokens_of(real_BT)
   place = place_of(model.cfg.block, keys)
-  room, cache = cache.span, cache.opened(length, fresh=True, span=0)
+  cache = allocate(
+    model.cache_parts(),
+    policy,
+    rows=batch,
+    length=room,
+    recurrences=rule.recurrences,
+    dtype=dtype,
+  ).opened(length, fresh=True, span=0)
   live_B = jnp.ones(batch, bool)
   logits_BV, cache, steps_B = read_tokens(
     model, tokens_BT, place, cache, rule, keys_B, limit, live_B
