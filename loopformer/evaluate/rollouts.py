@@ -14,18 +14,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from loopformer import core
 from loopformer.core import adjoints
 from loopformer.core.rows import fold_rows, row_keys
 from loopformer.evaluate.measure import first_rows
 from loopformer.nn.config import require
+from loopformer.nn.reasoner import path_noise
 from loopformer.tasks import Batch, Task
 from loopformer.zoo import family as zoo
 from loopformer.zoo.choices import LoopConfig, make_solver
 
 LAST = 3  # recurrences over which the movement of the logits is averaged
+SHAKEN = 0x7368  # the stream of this noise, apart from a model's own calls
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,11 +233,8 @@ def _shaken(state: Any, keys_B: Any, noise: float) -> Any:
   if not noise:
     return state
   leaves, tree = jax.tree.flatten(state)
-
-  def shake(index: int, leaf: Array) -> Array:
-    fold = jnp.full(leaf.shape[:1], 0x7368 + index)
-    draw = jax.vmap(lambda key: jax.random.normal(key, leaf.shape[1:]))
-    return leaf + noise * draw(fold_rows(keys_B, fold)).astype(leaf.dtype)
-
-  shaken = [shake(i, leaf) for i, leaf in enumerate(leaves)]
+  shaken = [
+    leaf + path_noise(keys_B, SHAKEN + index, leaf, noise).astype(leaf.dtype)
+    for index, leaf in enumerate(leaves)
+  ]
   return jax.tree.unflatten(tree, shaken)

@@ -1,5 +1,6 @@
 """Splits pieces of a CSV file into lines and fields without a Python loop."""
 
+import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -7,6 +8,51 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 _NEWLINE, _RETURN, _COMMA = b'\n\r,'
+
+
+class Columns(NamedTuple):
+  """How many columns a file of puzzles has, and which ones are read."""
+
+  count: int
+  question: int
+  answer: int
+
+
+def open_bytes(path: str, field: str) -> UInt8[np.ndarray, ' n']:
+  """The bytes of a file, mapped and not read yet.
+
+  Raises:
+    FileNotFoundError: naming the field if there is no such file.
+    ValueError: if it is empty.
+  """
+  file = pathlib.Path(path)
+  if not file.is_file():
+    raise FileNotFoundError(f'{field} must name a CSV file, got {path!r}.')
+  if file.stat().st_size == 0:
+    raise ValueError(f'{path} line 1: the file is empty.')
+  return np.memmap(file, np.uint8, mode='r')
+
+
+def read_header(
+  path: str, data: UInt8[np.ndarray, ' n']
+) -> tuple[Columns, int]:
+  """The columns, and the offset of the first row.
+
+  Raises:
+    ValueError: if question or answer is not named exactly once.
+  """
+  ends = np.flatnonzero(data[: 1 << 16] == _NEWLINE)
+  start = int(ends[0]) + 1 if len(ends) else min(len(data), 1 << 16)
+  line = data[:start].tobytes().decode('utf-8-sig', 'replace').strip()
+  names = [name.strip() for name in line.split(',')]
+  for name in ('question', 'answer'):
+    if names.count(name) != 1:
+      raise ValueError(
+        f'{path} line 1: the header must name column {name!r} once, got '
+        f'{line[:60]!r}.'
+      )
+  found = names.index('question'), names.index('answer')
+  return Columns(len(names), *found), start
 
 
 class Lines(NamedTuple):

@@ -5,7 +5,6 @@ hold the squares of a grid row by row, of '# SG' and '# SGo'. Lines end in LF or
 CRLF, empty lines are passed over, quotes are not interpreted.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -32,36 +31,6 @@ class Table(NamedTuple):
   skipped: int
 
 
-class _Columns(NamedTuple):
-  count: int
-  question: int
-  answer: int
-
-
-def _open(path: str) -> np.ndarray:
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(f'path must name a CSV file, got {path!r}.')
-  data = np.fromfile(path, np.uint8)
-  if not len(data):
-    raise ValueError(f'{path} line 1: the file is empty.')
-  return data
-
-
-def _read_header(path: str, data: np.ndarray) -> tuple[_Columns, int]:
-  """The columns and the offset of the first row."""
-  line = data[: 1 << 16].tobytes().split(b'\n')[0]
-  text = line.decode('utf-8-sig', 'replace').strip()
-  names = [name.strip() for name in text.split(',')]
-  for name in ('question', 'answer'):
-    if names.count(name) != 1:
-      raise ValueError(
-        f'{path} line 1: the header must name column {name!r} once, got '
-        f'{text[:60]!r}.'
-      )
-  columns = (len(names), names.index('question'), names.index('answer'))
-  return _Columns(*columns), min(len(line) + 1, len(data))
-
-
 def _tokens(raw_LC: np.ndarray) -> np.ndarray:
   """Token ids of the bytes, PAD for those that are none of '# SGo'."""
   table = np.full(256, PAD, np.uint8)
@@ -70,7 +39,7 @@ def _tokens(raw_LC: np.ndarray) -> np.ndarray:
 
 
 def _check_form(
-  lines: csv_lines.Lines, columns: _Columns, size: int
+  lines: csv_lines.Lines, columns: csv_lines.Columns, size: int
 ) -> tuple[Grids, Grids, list[tuple[np.ndarray, str]]]:
   """The two grids of each line, and what is wrong with their characters."""
   cells = f'must have {size * size} cells for size {size}'
@@ -111,7 +80,7 @@ def _check_mazes(
 
 
 def _parse(
-  lines: csv_lines.Lines, columns: _Columns, size: int
+  lines: csv_lines.Lines, columns: csv_lines.Columns, size: int
 ) -> tuple[Grids, Grids, np.ndarray, list[str]]:
   """Questions, answers, and per line which reason it is bad for, 0 if none."""
   questions_Lnn, answers_Lnn, faults = _check_form(lines, columns, size)
@@ -136,8 +105,8 @@ def read(path: str, size: int, *, on_bad_row: str = 'refuse') -> Table:
     ValueError: a bad row under on_bad_row = 'refuse', named by its line, or no
       good row.
   """
-  data = _open(path)
-  columns, start = _read_header(path, data)
+  data = csv_lines.open_bytes(path, 'path')
+  columns, start = csv_lines.read_header(path, data)
   questions, answers, skipped, number = [], [], 0, 2
   for piece in csv_lines.pieces(data, start):
     lines = csv_lines.split(piece)

@@ -6,7 +6,6 @@ quotes are not interpreted (the published files have none).
 """
 
 import hashlib
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +27,6 @@ class Table(NamedTuple):
   skipped: int
 
 
-class _Columns(NamedTuple):
-  count: int
-  question: int
-  answer: int
-
-
 class _Faults:
   """The first thing wrong with each row, if any."""
 
@@ -52,31 +45,6 @@ class _Faults:
       raise ValueError(f'{path} line {lines[row]}: {reason}.')
 
 
-def _open(path: str, field: str) -> np.ndarray:
-  file = pathlib.Path(path)
-  if not file.is_file():
-    raise FileNotFoundError(f'{field} must name a CSV file, got {path!r}.')
-  if file.stat().st_size == 0:
-    raise ValueError(f'{path} line 1: the file is empty.')
-  return np.memmap(file, np.uint8, mode='r')
-
-
-def _read_header(path: str, data: np.ndarray) -> tuple[_Columns, int]:
-  """The columns and the offset of the first row."""
-  ends = np.flatnonzero(data[: 1 << 16] == ord('\n'))
-  start = int(ends[0]) + 1 if len(ends) else min(len(data), 1 << 16)
-  line = data[:start].tobytes().decode('utf-8-sig', 'replace').strip()
-  names = [name.strip() for name in line.split(',')]
-  for name in ('question', 'answer'):
-    if names.count(name) != 1:
-      raise ValueError(
-        f'{path} line 1: the header must name column {name!r} once, got '
-        f'{line[:60]!r}.'
-      )
-  columns = (len(names), names.index('question'), names.index('answer'))
-  return _Columns(*columns), start
-
-
 def _symbols(geometry: Geometry) -> np.ndarray:
   """Digit of each byte, `_ILLEGAL` for the others."""
   table = np.full(256, _ILLEGAL, np.uint8)
@@ -86,7 +54,7 @@ def _symbols(geometry: Geometry) -> np.ndarray:
 
 
 def _parse(
-  lines: csv_lines.Lines, columns: _Columns, geometry: Geometry
+  lines: csv_lines.Lines, columns: csv_lines.Columns, geometry: Geometry
 ) -> tuple[Digits, Digits, _Faults]:
   cells, size = geometry.cells, geometry.size
   faults = _Faults(len(lines.begins_L))
@@ -121,7 +89,7 @@ def _count_lines(data: np.ndarray) -> int:
 def _read_rows(
   path: str, geometry: Geometry, data: np.ndarray, skip: bool, limit: int | None
 ) -> Table:
-  columns, start = _read_header(path, data)
+  columns, start = csv_lines.read_header(path, data)
   most = _count_lines(data)  # at least the rows: the header has a newline too
   most = most if limit is None else min(most, limit)
   boards = np.empty((2, most, geometry.cells), np.uint8)
@@ -179,7 +147,9 @@ def read(
     ValueError: a bad row under on_bad_row = 'refuse', or no good row.
   """
   skip = on_bad_row == 'skip'
-  table = _read_rows(path, geometry, _open(path, field), skip, limit)
+  table = _read_rows(
+    path, geometry, csv_lines.open_bytes(path, field), skip, limit
+  )
   if check_unique:
     unique_N = _unique_rows(table.questions_NC, geometry)
     faults = _Faults(len(unique_N))

@@ -90,7 +90,8 @@ def alone(name):
   for row in (0, 3):
     single = programs.probed_rows(one, np.array([row]))
     for kind in ('scan', 'halting'):
-      ours = jax.tree.map(lambda x: x[row : row + 1], rows_of(whole[kind]))  # noqa: B023
+      cut = lambda x, row=row: x[row : row + 1]
+      ours = jax.tree.map(cut, rows_of(whole[kind]))
       close_trees(rows_of(single[kind]), ours, 1e-5)
       same(single[kind]['steps'], ours['steps'])
   if 'fixed point' not in one.family.exempt:

@@ -147,7 +147,7 @@ def test_layers_are_applied_in_order(depth):
 
   def looped(layers, x_BTD):
     for i in range(depth):
-      x_BTD = jax.tree.map(lambda x: x[i], layers)(x_BTD)  # noqa: B023
+      x_BTD = jax.tree.map(lambda x, i=i: x[i], layers)(x_BTD)
     return x_BTD
 
   stacked, want = jax.jit(lambda m, x: (m(x)[0], looped(m.layers, x)))(

@@ -81,7 +81,7 @@ def test_every_recurrence_has_noise_of_its_own():
   for t in range(2):
     folded = core.rows.fold_rows(keys_B, jnp.full(2, t))
     before = by_hand(model, before, x_BLD, range(3), folded)
-    assert_close(jax.tree.map(lambda x: x[t], states), before, 1e-5)  # noqa: B023
+    assert_close(jax.tree.map(lambda x, t=t: x[t], states), before, 1e-5)
 
 
 def test_another_key_is_another_start_and_path():
