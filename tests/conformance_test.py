@@ -16,7 +16,7 @@ RUN_ALIKE = [family for family in TRAINED_ALIKE if family != 'fprm']
 ON_CHASSIS = ['huginn', 'parcae', 'retrofit']
 DECODERS = ['ouro', 'hrm_text']
 SLOW = {
-  *itertools.product(ON_CHASSIS, ['devices', 'alone', 'jit']),
+  *itertools.product(ON_CHASSIS, ['devices', 'alone', 'jit', 'fixed point']),
   *itertools.product(DECODERS, ['devices', 'jit']),
   *itertools.product(TRAINED_ALIKE, ['devices']),
   *itertools.product(RUN_ALIKE, ['alone', 'jit']),

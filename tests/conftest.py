@@ -28,7 +28,7 @@ if _LEVEL not in _FLAGS:
 _CACHE = os.environ.get('LOOPFORMER_TEST_CACHE', str(ROOT / '.jax_cache'))
 if _CACHE:
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _CACHE)
-  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 # Shapes and dtypes in signatures are executed: a wrong one raises where it
 # enters. Costs microseconds a call, and nothing inside a compiled program.

@@ -234,7 +234,7 @@ def _shaken(state: Any, keys_B: Any, noise: float) -> Any:
     return state
   leaves, tree = jax.tree.flatten(state)
   shaken = [
-    leaf + path_noise(keys_B, SHAKEN + index, leaf, noise).astype(leaf.dtype)
+    (leaf + path_noise(keys_B, SHAKEN + index, leaf, noise)).astype(leaf.dtype)
     for index, leaf in enumerate(leaves)
   ]
   return jax.tree.unflatten(tree, shaken)

@@ -8,6 +8,7 @@ A model is four pure functions of its arrays:
     logits  = model.readout(state, context)           at any recurrence
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -48,12 +49,17 @@ class Family(NamedTuple):
 
   def build(self, cfg: Any, key: jax.Array) -> nnx.Module:
     """The model with its arrays."""
-    make = lambda key: build(lambda rngs: self.model(cfg, rngs=rngs), key)
-    return jax.jit(make)(key)
+    return _constructor(self.model, cfg)(key)
 
   def abstract(self, cfg: Any) -> nnx.Module:
     """The model with shapes only."""
     return abstract(lambda rngs: self.model(cfg, rngs=rngs))
+
+
+@functools.lru_cache(maxsize=64)
+def _constructor(model, cfg):
+  """The jitted constructor of a config, compiled once in a process."""
+  return jax.jit(lambda key: build(lambda rngs: model(cfg, rngs=rngs), key))
 
 
 class Plan(NamedTuple):

@@ -243,6 +243,7 @@ def test_the_exit_gate_at_its_ends(quantile, depth):
   assert (found.depth_BN[:, :2] == depth).all()
 
 
+@pytest.mark.slow
 def test_an_exit_on_logits_reads_them_through_the_coda():
   halt = {'name': 'kl', 'threshold': 1e9}
   found = engine_of_halt('huginn', halt).generate(

@@ -70,6 +70,7 @@ def reader():
   return measure.Subject(model, family.heads(cfg), LoopConfig(max_steps=4))
 
 
+@pytest.mark.slow
 def test_numbers_are_measured_beside_least_squares(tmp_path):
   """Errors at every depth and point, the oracle's the same at each."""
   task = Regression(RegressionConfig(dims=3, points=4))
@@ -212,6 +213,7 @@ def reasoner(name, loop, **fields):
   return measure.Subject(model, family.heads(cfg), loop), puzzled
 
 
+@pytest.mark.slow
 def test_every_measurement_reads_the_puzzle_of_a_row():
   """Rows of one grid: their puzzles alone tell them apart."""
   cycles = {'high_cycles': 1, 'low_cycles': 1}

@@ -8,7 +8,15 @@ import pytest
 from loopformer.interop.replay import main, replay
 from tests.interop import sample
 
-GOLDENS = pytest.mark.parametrize('name, family', sample.FILES.items())
+# Of other sizes or options of a family whose published file is replayed too.
+FURTHER = ('trm_mlp', 'fprm_conv1d', 'parcae_options', 'hrm_text_prefix')
+GOLDENS = pytest.mark.parametrize(
+  'name, family',
+  [
+    pytest.param(*item, marks=[pytest.mark.slow] * (item[0] in FURTHER))
+    for item in sample.FILES.items()
+  ],
+)
 HEAD = 'weights/inner.lm_head.weight'
 
 

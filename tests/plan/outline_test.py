@@ -16,6 +16,8 @@ from tests.models import info, row_keys
 from tests.plan.dots import dot_flops
 from tests.plan.tiny import TINY, B, tiny, tokens
 
+# `recurrent_depth` stands for those on its chassis where programs compile long.
+ON_CHASSIS = ('huginn', 'parcae', 'retrofit')
 EACH = pytest.mark.parametrize(
   ('name', 'index'),
   [(name, i) for name, configs in TINY.items() for i in range(len(configs))],
@@ -59,7 +61,13 @@ def test_forward_products(name, index):
   assert numbers == B * made.state
 
 
-@pytest.mark.parametrize('name', TINY)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ON_CHASSIS))
+    for name in TINY
+  ],
+)
 def test_gradient_products(name):
   _, cfg, model, made = tiny(name)
   graph, params, rest = nnx.split(model, nnx.Param, ...)

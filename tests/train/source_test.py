@@ -41,6 +41,7 @@ def source(tmp_path_factory):
   return str(workdir), jax.device_get(arrays_of(outcome.state.ema))
 
 
+@pytest.mark.slow
 def test_the_same_model_goes_on_with_the_averaged_parameters(source):
   workdir, theirs = source
   made = experiment(PLAIN, source={'workdir': workdir}, seed=5, ema=0.9)

@@ -101,6 +101,7 @@ def loss_of(model, rows, depth_B, adjoint):
   return jnp.sum(logits_BTV * jnp.cos(jnp.arange(40.0)))
 
 
+@pytest.mark.slow
 def test_rows_of_a_batch_have_their_own_depth_and_gradient():
   """Depths 1, 3 and 6 under a window of 2: the batch is the sum of its rows."""
   model, depth_B = family_model('parcae', SMALL), jnp.array([1, 3, 6])

@@ -132,6 +132,7 @@ def test_twice_the_rate_moves_twice_as_far(bench):
   assert any(x.any() for x in jax.tree.leaves(moved[0]))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_written_resumed_and_summarised(
   tmp_path, monkeypatch, bench
 ):
