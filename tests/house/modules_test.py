@@ -40,7 +40,10 @@ print(len(sys.argv) - 1, 'modules')
 def test_every_module_imports_and_nothing_happens():
   names = [repo.module(path) for path in repo.package_sources()]
   done = util.run_python(
-    IMPORT_ALL, *names, env={'JAX_PLATFORMS': 'no_such_platform'}
+    IMPORT_ALL,
+    *names,
+    env={'JAX_PLATFORMS': 'no_such_platform'},
+    fresh=True,
   )
   assert done.stdout.split()[-2] == str(len(names))
 

@@ -135,5 +135,5 @@ def test_a_family_has_its_four_places(family):
 
 @pytest.mark.parametrize('body', blocks(README, 'python'))
 def test_the_python_of_the_readme_runs(body):
-  printed = util.run_python(body).stdout.splitlines()
+  printed = util.run_python(body, fresh=True).stdout.splitlines()
   assert printed == re.findall(r'# -> (.*)', body)

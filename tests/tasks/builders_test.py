@@ -181,5 +181,5 @@ print(sorted({'tensorflow', 'jax'} & set(sys.modules)))
 
 
 def test_nothing_needs_tensorflow(files):
-  done = util.run_python(WITHOUT_TENSORFLOW, str(files))
+  done = util.run_python(WITHOUT_TENSORFLOW, str(files), fresh=True)
   assert done.stdout.splitlines()[-3:] == ['20 81 21', '20 81 21', '[]']

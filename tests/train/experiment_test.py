@@ -368,7 +368,7 @@ assert not xla_bridge.backends_are_initialized()
 
 
 def test_no_backend_starts_for_a_config():
-  first, second = run_python(CONFIGURE).stdout.splitlines()
+  first, second = run_python(CONFIGURE, fresh=True).stdout.splitlines()
   assert first == 'model.layers must be >= 1, got -1.'
   assert second.startswith("loop.halt = 'fixed_point': ")
 
