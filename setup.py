@@ -112,7 +112,7 @@ if __name__ == '__main__':
     package_data={
       'loopformer': ['py.typed'],
       'loopformer.evaluate': ['page/*'],
-      CONFIGS: ['*.md'],
+      CONFIGS: ['*.md', 'figures/*'],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -5,6 +5,7 @@ Figures are objects of their own, drawn by Agg: no pyplot state, no display.
 
 import math
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ INK, SOFT, LINE = '#1b1c1e', '#63656a', '#e2e2dd'
 # Blue first, then hues that stay apart for colour-blind readers.
 COLOURS = ('#1d5fb4', '#b23a16', '#2f7d5b', '#8a5a9e', '#9a7a1d', '#63656a')
 STYLES = ('-', '--', '-.', ':')
+MARKERS = 'osD^'  # the next one once all colours are used
 
 
 def depth_sweep(
@@ -101,10 +103,10 @@ def halting_pareto(
     )
   rules = [row for row in rows if row.get('kind') != 'fixed']
   for i, row in enumerate(rules):
-    colour, exact = COLOURS[i % len(COLOURS)], 100 * row['exact']
+    look, exact = _look(i), 100 * row['exact']
     ends = [row['mean_steps'], row['max_steps']]
-    axes.plot(ends, [exact] * 2, color=colour, linewidth=0.8)
-    axes.plot(ends[:1], [exact], 'o', color=colour, label=row['name'])
+    axes.plot(ends, [exact] * 2, color=look['color'], linewidth=0.8)
+    axes.plot(ends[:1], [exact], label=_name(row), **look)
   axes.set_xlim(left=0)
   return _save(figure, path)
 
@@ -135,9 +137,10 @@ def halting_study(
   lags = [row['saturation_lag'] for row in rules]
   right.barh(places, distances, color=LINE, label='from saturation')
   right.plot(lags, places, 'o', color=COLOURS[1], label='too late')
-  for axes in (middle, right):
+  for axes, named in ((middle, True), (right, False)):
     axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(places, [row['name'] for row in rules], fontsize=7)
+    names = [_name(row) if named else '' for row in rules]
+    axes.set_yticks(places, names, fontsize=7)
     axes.set_ylim(len(rules) - 0.5, -0.5)
   return _save(figure, path)
 
@@ -147,8 +150,7 @@ def _correlations(axes: Axes, rules: Sequence[Row]) -> None:
   for i, name in enumerate(names):
     values = [row['spearman'][name] for row in rules]
     shown = [math.nan if value is None else value for value in values]
-    colour = COLOURS[i % len(COLOURS)]
-    axes.plot(shown, range(len(rules)), 'o', color=colour, label=name)
+    axes.plot(shown, range(len(rules)), label=name, **_look(i))
 
 
 def _accuracy_of_steps(axes: Axes, rules: Sequence[Row], study: Row) -> None:
@@ -157,9 +159,8 @@ def _accuracy_of_steps(axes: Axes, rules: Sequence[Row], study: Row) -> None:
   shares = [100 * share for share in shares]
   axes.plot(steps, shares, color=SOFT, label='always so many')
   for i, row in enumerate(rules):
-    colour = COLOURS[i % len(COLOURS)]
     place = [row['mean_steps']], [100 * row[metric]]
-    axes.plot(*place, 'o', color=colour, label=row['name'])
+    axes.plot(*place, label=_name(row), **_look(i))
   _doubling_ticks(axes, steps)
 
 
@@ -241,6 +242,18 @@ def loss_curve(
     axes.axvline(trained_depth, color=SOFT, linestyle='--', label=label)
   _doubling_ticks(axes, steps)
   return _save(figure, path)
+
+
+def _look(index: int) -> dict[str, str]:
+  """How the points of a series look, each another way."""
+  turn, colour = divmod(index, len(COLOURS))
+  marker = MARKERS[turn % len(MARKERS)]
+  return {'color': COLOURS[colour], 'marker': marker, 'linestyle': 'none'}
+
+
+def _name(row: Row) -> str:
+  """The name of a rule, in lines that leave room for the plot."""
+  return textwrap.fill(row['name'], 28)
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:

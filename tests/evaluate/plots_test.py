@@ -44,6 +44,20 @@ def test_three_panels_of_a_study(tmp_path):
   assert png_size(path) == (2700, 600)
 
 
+def test_long_names_leave_room_for_the_panels(tmp_path):
+  rows, study = sample.study()
+  long = [{**row, 'name': 'any_of(fixed_point, argmax) ' * 4} for row in rows]
+  for name, given in (('short', rows), ('long', long)):
+    plots.halting_study(tmp_path / f'{name}.png', given, study)
+  assert png_size(tmp_path / 'long.png') == png_size(tmp_path / 'short.png')
+  assert plots._name(long[0]).count('\n') >= 3
+
+
+def test_every_series_looks_another_way():
+  looks = {tuple(plots._look(i).items()) for i in range(20)}
+  assert len(looks) == 20
+
+
 def test_empty_data_gives_empty_axes(tmp_path):
   for draw_empty in (
     lambda path: plots.depth_sweep(path, {}),
