@@ -7,6 +7,7 @@ Hardware: two CPU cores. Time and score: see experiments/RESULTS.md.
 Command: loopformer-train --config=experiments/feedforward.py:same_compute
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -48,7 +49,7 @@ def _sudoku4(layers: int) -> ml_collections.ConfigDict:
 
 
 def _reasoner(
-  task: str, layers: int, mask: str = 'none'
+  task: Mapping[str, Any], layers: int, mask: str = 'none'
 ) -> ml_collections.ConfigDict:
   """Layers of the puzzle reasoners' shape, data and optimiser as for them."""
   return config_dict(
@@ -63,7 +64,7 @@ def _reasoner(
         'mask': mask,
       },
     },
-    task={**puzzles.TASKS['sudoku4_1k'], 'name': task},
+    task=task,
     loop=ONCE,
     train={
       **puzzles.SMALL_TRAIN,
@@ -74,14 +75,15 @@ def _reasoner(
   )
 
 
-def direct() -> ml_collections.ConfigDict:
+def direct(task: str) -> ml_collections.ConfigDict:
   """The whole board at once: as many layers as one segment of trm applies."""
-  return _reasoner('sudoku', 16)
+  return _reasoner(puzzles.TASKS[task], 16)
 
 
 def chain() -> ml_collections.ConfigDict:
   """Cell by cell, the easiest first, each written before the next."""
-  return _reasoner('sudoku_chain', 8, 'causal')
+  task = {**puzzles.TASKS['sudoku4_1k'], 'name': 'sudoku_chain'}
+  return _reasoner(task, 8, 'causal')
 
 
 def text() -> ml_collections.ConfigDict:
@@ -127,7 +129,8 @@ def regression() -> ml_collections.ConfigDict:
 VARIANTS = {
   'same_parameters': lambda: _sudoku4(2),
   'same_compute': lambda: _sudoku4(16),
-  'direct': direct,
+  'direct': lambda: direct('sudoku4_1k'),
+  'direct_maze7': lambda: direct('maze7'),
   'chain': chain,
   'text': text,
   'p_hop_1': lambda: p_hop(1),
@@ -144,7 +147,8 @@ def get_config(
   """The config of a variant.
 
   `same_parameters` and `same_compute` match `universal.py:sudoku4`, `direct`
-  and `chain` the puzzle reasoners' sudoku4, `p_hop_1` and `p_hop_6`
-  `recurrent_depth.py:p_hop`, `mano_2` and `mano_12` `ouro.py:mano`.
+  and `chain` the puzzle reasoners' sudoku4_1k, `direct_maze7` their maze7,
+  `p_hop_1` and `p_hop_6` `recurrent_depth.py:p_hop`, `mano_2` and `mano_12`
+  `ouro.py:mano`.
   """
   return puzzles.choose(VARIANTS, variant)
