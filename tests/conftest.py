@@ -4,6 +4,7 @@ Set before anything imports jax. Through the environment, not `jax.config`, so
 that the processes which tests start behave alike.
 """
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -15,13 +16,20 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-# Most of the suite's time went into compiling programs that run once. At this
-# level LLVM takes half of it; what XLA does before LLVM stays the same. A level
+# Most of the suite's time goes into compiling programs that run once. At this
+# level LLVM takes half of it, and XLA's older emitters of fused loops half of
+# what is left; flags that a jaxlib does not know would end the process. A level
 # named in XLA_FLAGS wins: `make test-slow` tests what users run.
 _LEVEL = '--xla_backend_optimization_level'
+_OF_0_10 = (
+  '--xla_cpu_use_fusion_emitters=false',
+  '--xla_cpu_parallel_codegen_split_count=1',
+)
 _FLAGS = os.environ.get('XLA_FLAGS', '')
 if _LEVEL not in _FLAGS:
-  os.environ['XLA_FLAGS'] = f'{_FLAGS} {_LEVEL}=0'.strip()
+  _KNOWN = importlib.metadata.version('jaxlib').startswith('0.10.')
+  _QUICK = (f'{_LEVEL}=0', *(_OF_0_10 if _KNOWN else ()))
+  os.environ['XLA_FLAGS'] = ' '.join([_FLAGS, *_QUICK]).strip()
 
 # Compiled programs, kept between runs: a second run of the suite hardly
 # compiles. LOOPFORMER_TEST_CACHE chooses another folder; empty means none.

@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import subprocess
@@ -72,19 +73,19 @@ def serve() -> None:
 
 
 def become(
-  code: str, args: list[str], env: dict[str, str], out: str, err: str
+  path: str, args: list[str], env: dict[str, str], out: str, err: str
 ) -> NoReturn:
-  """Turns this process into a fresh interpreter's run of the code."""
+  """Turns this process into a fresh interpreter's run of a file."""
   import jax
 
-  for stream, path in ((1, out), (2, err)):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+  for stream, file in ((1, out), (2, err)):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
   os.environ.clear()
   os.environ.update(env)
   jax.config.update('jax_platforms', env.get('JAX_PLATFORMS'))
-  sys.argv = ['-c', *args]
-  status = _status_of(code)
+  sys.argv = [path, *args]
+  status = _status_of(path)
   threading._shutdown()
   atexit._run_exitfuncs()
   sys.stdout.flush()
@@ -92,9 +93,9 @@ def become(
   os._exit(status)
 
 
-def _status_of(code):
+def _status_of(path):
   try:
-    exec(compile(code, '<string>', 'exec'), {'__name__': '__main__'})
+    runpy.run_path(path, run_name='__main__')
   except SystemExit as end:
     if end.code is None or isinstance(end.code, int):
       return end.code or 0

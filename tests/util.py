@@ -84,8 +84,10 @@ def _start(code_or_path, args, env, timeout):
 def _fork(code, args, env, timeout):
   """In a fork of a prepared one."""
   with tempfile.TemporaryDirectory() as folder:
-    out, err = (pathlib.Path(folder, name) for name in ('out', 'err'))
-    given = {'code': code, 'args': args, 'env': env}
+    names = ('program.py', 'out', 'err')
+    path, out, err = (pathlib.Path(folder, name) for name in names)
+    path.write_text(code)
+    given = {'path': str(path), 'args': args, 'env': env}
     given |= {'out': str(out), 'err': str(err)}
     status = forks.server(str(ROOT)).run(given, timeout)
     texts = out.read_text(), err.read_text()

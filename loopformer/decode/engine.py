@@ -88,11 +88,8 @@ class Engine:
     self.vocab_size = model.cfg.vocab_size
     self.seq_len = model.cfg.seq_len if _bounded(model) else None
     heads = {**family.heads(model.cfg), 'logits': decode.read_logits}
-    rule = core.fixed_steps()
-    if halt is not None:
-      rule = make_rule(halt, _on_model(heads), rows='sample')
     self.rule = decode.Rule(
-      rule,
+      _halt_rule(halt, heads),
       recurrences,
       adaptive=halt is not None,
       unrolled=halt is None and _passed(self.parts, recurrences) <= UNROLLED,
@@ -230,6 +227,13 @@ class Engine:
         f'recurrences must be in [1, {self.recurrences}], the depth of the '
         f'cache, got {recurrences}.'
       )
+
+
+def _halt_rule(halt, heads):
+  """By name and arguments; none makes all recurrences."""
+  if halt is None:
+    return core.fixed_steps()
+  return make_rule(halt, _on_model(heads), rows='sample')
 
 
 def _passed(parts, recurrences):
