@@ -21,7 +21,9 @@ SLOW = {
   *itertools.product(TRAINED_ALIKE, ['devices']),
   *itertools.product(RUN_ALIKE, ['alone', 'jit']),
   *itertools.product(['feedforward', 'recurrent_depth'], ['devices']),
+  *itertools.product(RUN_ALIKE, ['size']),
   ('trm', 'alone'),
+  ('trm', 'devices'),
 }
 CASES = [
   pytest.param(

@@ -23,7 +23,7 @@ FILES = sorted(
   if path.stem != '__init__'
 )
 MODULES = {path.stem: runpy.run_path(str(path)) for path in FILES}
-COMPILED = ('feedforward', 'universal', 'recurrent_depth', 'trm')
+COMPILED = ('feedforward', 'universal', 'trm')
 VARIANTS = [
   (name, variant)
   for name, module in MODULES.items()

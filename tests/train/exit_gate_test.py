@@ -106,6 +106,7 @@ def test_stage_two_moves_the_gate_alone():
   assert len(moved) == 2
 
 
+@pytest.mark.slow
 def test_stage_one_is_the_expected_loss_of_the_recurrences():
   """From the logits and gates of every recurrence, in float64."""
   made = experiment('ouro', objective='expected_exit')

@@ -185,6 +185,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(runs):
   ]
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_from_its_workdir(runs):
   """As `loopformer-eval` does, with averaged weights and the table."""
   run = restore.restore_run(runs / 'whole')
