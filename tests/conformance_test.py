@@ -10,7 +10,8 @@ from tests.conformance.tiny import SUPERVISED, TINY, experiment
 
 # TRM stands for the families that are trained and run in the same way, but not
 # where its many cycles make a rounding error at this level of compilation more
-# than a rounding error; `recurrent_depth` stands for those on its chassis.
+# than one; on eight devices `tests/train/supervised_test.py` stands for all of
+# them. `recurrent_depth` stands for the families on its chassis.
 TRAINED_ALIKE = [family for family in SUPERVISED if family != 'trm']
 RUN_ALIKE = [family for family in TRAINED_ALIKE if family != 'fprm']
 ON_CHASSIS = ['huginn', 'parcae', 'retrofit']
