@@ -14,7 +14,7 @@ from loopformer.train.experiment import config_dict
 
 RULES = (
   {'name': 'fixed_steps', 'count': 8},
-  {'name': 'fixed_point', 'rtol': 0.1},
+  {'name': 'fixed_point', 'rtol': 0.05},
   {'name': 'fixed_point', 'rtol': 0.03},
   {'name': 'argmax', 'patience': 2},
 )
