@@ -149,12 +149,13 @@ class Engine:
     longest = int(prompts.real_BT.sum(-1).max()) + tokens
     self._check_room(tokens, longest, recurrences)
     key = jax.random.key(0) if key is None else key
-    ids = jnp.arange(batch) if ids is None else jnp.asarray(ids)
+    ids = np.arange(batch) if ids is None else np.asarray(ids)
     return self._prefill(
       self.replicas.of(batch),
       np.asarray(prompts.tokens_BT),
       np.asarray(prompts.real_BT),
-      core.row_keys(key, ids),
+      ids,
+      key,
       self._limit(recurrences),
       room=bucket_of(length + tokens),
     )
@@ -185,7 +186,7 @@ class Engine:
       session = self._advance(
         self.replicas.of(prompts.tokens_BT.shape[0]),
         session,
-        jnp.int32(until),
+        np.int32(until),
         self._limit(recurrences),
         span=span,
       )

@@ -146,7 +146,8 @@ def prefill(
   model: Any,
   tokens_BT: Int[Array, 'B T'],
   real_BT: Bool[Array, 'B T'],
-  keys_B: Any,
+  ids_B: Int[Array, ' B'],
+  key: Any,
   limit: Any,
   *,
   rule: Rule,
@@ -161,6 +162,7 @@ def prefill(
   used, and without a copy.
   """
   batch, length = tokens_BT.shape
+  keys_B = core.row_keys(key, ids_B)
   keys = tokens_of(real_BT)
   place = place_of(model.cfg.block, keys)
   cache = allocate(
