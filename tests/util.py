@@ -57,8 +57,8 @@ def run_python(
     'PYTHONPATH': os.pathsep.join(filter(None, paths)),
     **(env or {}),
   }
-  is_path = isinstance(code_or_path, pathlib.Path)
-  start = _start if fresh or is_path else _fork
+  fresh = fresh or isinstance(code_or_path, pathlib.Path)
+  start = _start if fresh else _fork
   process = start(code_or_path, args, env, timeout)
   if check and process.returncode:
     raise AssertionError(

@@ -152,8 +152,8 @@ class Engine:
     ids = np.arange(batch) if ids is None else np.asarray(ids)
     return self._prefill(
       self.replicas.of(batch),
-      np.asarray(prompts.tokens_BT),
-      np.asarray(prompts.real_BT),
+      prompts.tokens_BT,
+      prompts.real_BT,
       ids,
       key,
       self._limit(recurrences),
