@@ -14,10 +14,14 @@ BLOCK = {'width': 64, 'heads': 4, 'mask': 'causal'}
 def p_hop(
   model: Mapping[str, Any], loop: Mapping[str, Any], depths: tuple[int, ...]
 ) -> ml_collections.ConfigDict:
-  """p-hop induction (arXiv:2502.17416): four hops in 64 symbols."""
+  """p-hop induction (arXiv:2502.17416): four hops in 64 symbols.
+
+  Asked at every position for one to four hops, as arXiv:2402.09268 trains it:
+  asked at the last one alone, nothing is learned in these steps.
+  """
   return config_dict(
     model={'block': BLOCK, **model},
-    task={'name': 'p_hop', 'length': 64, 'hops': 4},
+    task={'name': 'p_hop', 'length': 64, 'hops': 4, 'asked': 'every'},
     loop=loop,
     train={
       'steps': 3000,

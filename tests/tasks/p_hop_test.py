@@ -24,14 +24,18 @@ def brute_force(tokens, hops):
 
 
 SMALL = PHopConfig(length=64, hops=4)
+EVERY = PHopConfig(length=64, hops=4, asked='every')
 
 
-@pytest.mark.parametrize('config', [SMALL, PHopConfig(length=200, hops=32)])
-def test_contract(config):
+@pytest.mark.parametrize(
+  ('config', 'vocab_size'),
+  [(SMALL, 4), (PHopConfig(length=200, hops=32), 4), (EVERY, 8)],
+)
+def test_contract(config, vocab_size):
   task = PHop(config)
   laws.assert_contract(task)
   assert task.causal
-  assert task.vocab_size == 4
+  assert task.vocab_size == vocab_size
 
 
 def test_by_hand():
@@ -39,19 +43,20 @@ def test_by_hand():
   # 0, on to 1: two hops end at 1. A third finds no earlier 1.
   tokens_BT = np.array([[2, 1, 2, 0, 1]])
   for hops, target in ((1, 2), (2, 1)):
-    targets_B, inside_B = hop_targets(tokens_BT, hops)
-    assert (targets_B[0], inside_B[0]) == (target, True)
-  assert not hop_targets(tokens_BT, 3)[1][0]
+    targets_BT, inside_BT = hop_targets(tokens_BT, hops)
+    assert (targets_BT[0, -1], inside_BT[0, -1]) == (target, True)
+  assert not hop_targets(tokens_BT, 3)[1][0, -1]
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=24), st.integers(1, 9))
 def test_any_sequence_agrees_with_brute_force(tokens, hops):
-  target_B, inside_B = hop_targets(np.array([tokens]), hops)
-  expected = brute_force(tokens, hops)
-  assert inside_B[0] == (expected is not None)
-  if inside_B[0]:
-    assert target_B[0] == expected
+  targets_BT, inside_BT = hop_targets(np.array([tokens]), hops)
+  for t in range(len(tokens)):
+    expected = brute_force(tokens[: t + 1], hops)
+    assert inside_BT[0, t] == (expected is not None)
+    if inside_BT[0, t]:
+      assert targets_BT[0, t] == expected
 
 
 def test_rows_have_the_answer_of_brute_force_at_the_end():
@@ -60,6 +65,31 @@ def test_rows_have_the_answer_of_brute_force_at_the_end():
     assert (batch['labels'][:, :-1] == IGNORE).all()
     expected = [brute_force(row.tolist(), 4) for row in batch['inputs']]
     assert batch['labels'][:, -1].tolist() == expected
+
+
+def test_rows_asked_everywhere_name_their_hops_and_have_them_all():
+  task = PHop(EVERY)
+  trained, measured = task.train_batch(0, 0, 200), task.heldout(20)
+  for batch in (trained, measured):
+    hops_B = batch['inputs'][:, 0] - 3
+    for row, labels, hops in zip(
+      batch['inputs'][:, 1:].tolist(), batch['labels'], hops_B, strict=True
+    ):
+      found = [brute_force(row[: t + 1], hops) for t in range(len(row))]
+      expected = [IGNORE if x is None else x for x in found]
+      assert labels.tolist() == [IGNORE, *expected]
+  assert set(trained['inputs'][:, 0] - 3) == {1, 2, 3, 4}
+  assert set(measured['inputs'][:, 0] - 3) == {4}
+
+
+def test_exact_is_the_last_position_alone():
+  task = PHop(EVERY)
+  batch = task.heldout(8)
+  guess_NT = np.zeros_like(batch['labels'])
+  guess_NT[:4, -1], guess_NT[4:, -1] = batch['labels'][:4, -1], -1
+  scores = task.score(guess_NT, batch)
+  assert scores['exact'].tolist() == [True] * 4 + [False] * 4
+  assert (scores['token'] < 1).all()
 
 
 def test_neighbours_differ_so_that_every_hop_moves():
@@ -91,6 +121,7 @@ def test_no_heldout_sequence_is_trained_on():
     (dict(length=95), 'length must be >= 96 for these hops, got 95.'),
     (dict(heldout_fraction=-0.1), 'heldout_fraction must be inside'),
     (dict(seed=-1), 'seed must be >= 0'),
+    (dict(asked='some'), "asked must be one of .'last', 'every'."),
   ],
 )
 def test_config_is_checked(fields, message):
