@@ -21,7 +21,7 @@ from loopformer.core import adjoints
 from loopformer.core.rows import fold_rows, row_keys
 from loopformer.evaluate.measure import first_rows
 from loopformer.nn.config import require
-from loopformer.nn.reasoner import path_noise
+from loopformer.nn.position import path_noise
 from loopformer.tasks import Batch, Task
 from loopformer.zoo import family as zoo
 from loopformer.zoo.choices import LoopConfig, make_solver

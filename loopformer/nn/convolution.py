@@ -13,9 +13,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from loopformer.nn.config import require, require_one_of
 from loopformer.nn.variables import Param, named
 
 KINDS = ('none', 'line', 'square')
+
+
+def require_taps(kind: str, taps: int) -> None:
+  """Raises `ValueError` unless a convolution can have so many taps."""
+  require('conv_taps', taps, at_least=1)
+  require_one_of('conv', kind, KINDS)
+  if kind == 'square' and taps % 2 == 0:
+    raise ValueError(f'conv_taps must be odd on a square, got {taps}.')
 
 
 class Depthwise(nnx.Module):
@@ -26,7 +35,7 @@ class Depthwise(nnx.Module):
   `taps` around each cell; beyond the border there are zeros.
 
   Raises:
-    ValueError: for an even number of taps on a square.
+    ValueError: for no taps, or an even number of them on a square.
   """
 
   def __init__(
@@ -39,8 +48,7 @@ class Depthwise(nnx.Module):
     name: str = 'embed',
     rngs: nnx.Rngs,
   ):
-    if kind == 'square' and taps % 2 == 0:
-      raise ValueError(f'conv_taps must be odd on a square, got {taps}.')
+    require_taps(kind, taps)
     self.kind = kind
     shape = (taps,) if kind == 'line' else (taps, taps)
     uniform = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')

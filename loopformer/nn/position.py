@@ -1,11 +1,11 @@
-"""Signals of position and recurrence, and keyed initial states."""
+"""Signals of position and recurrence, keyed initial states and noise."""
 
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from loopformer.core.rows import keyed_normal
+from loopformer.core.rows import fold_rows, keyed_normal
 from loopformer.nn.config import require_one_of
 
 STARTS = ('zero', 'embed', 'normal')
@@ -68,3 +68,19 @@ def initial_state(
     keys_B, (length, width), truncate=3.0, positions_BT=positions_BT
   )
   return scale * noise
+
+
+def path_noise(
+  keys_B: Any, call: Any, like_BLD: Float[Array, 'B L D'], std: float
+) -> Float[Array, 'B L D'] | float:
+  """std N(0, 1), keyed by (row, recurrence, call, position); 0 for std 0.
+
+  Raises:
+    ValueError: if noise is asked for without keys.
+  """
+  if not std:
+    return 0.0
+  if keys_B is None:
+    raise ValueError(f'keys must be given for noise = {std}, got None.')
+  calls_B = jnp.full(like_BLD.shape[:1], call, jnp.int32)
+  return std * keyed_normal(fold_rows(keys_B, calls_B), like_BLD.shape[1:])

@@ -18,7 +18,12 @@ from jaxtyping import Array, Float, Int
 from loopformer.core.rows import fold_rows, keyed_normal
 from loopformer.nn.attention import Attention
 from loopformer.nn.block import Branch
-from loopformer.nn.config import BlockConfig, require, require_one_of
+from loopformer.nn.config import (
+  BlockConfig,
+  require,
+  require_ends,
+  require_one_of,
+)
 from loopformer.nn.linear import Linear
 from loopformer.nn.mlp import MLP
 from loopformer.nn.puzzle_embedding import (
@@ -93,12 +98,13 @@ class ReasonerConfig:
   halting_bias: float = -5.0
 
   def __post_init__(self):
-    for name in ('vocab_size', 'seq_len', 'layers', 'puzzles'):
+    require_one_of('positions', self.positions, ('none', 'learned'))
+    require_ends(self)
+    for name in ('layers', 'puzzles'):
       require(name, getattr(self, name), at_least=1)
-    for name in ('num_classes', 'mixer_hidden', 'mlp_taps', 'start_std'):
+    for name in ('mixer_hidden', 'mlp_taps', 'start_std'):
       require(name, getattr(self, name), at_least=0)
     require_one_of('mixer', self.mixer, MIXERS)
-    require_one_of('positions', self.positions, ('none', 'learned'))
     require_one_of('start', self.start, STARTS)
     require_one_of('halting', self.halting, HALTING)
     prefix_tokens(self.puzzle_width, self.block.width, self.prefix)
@@ -287,22 +293,6 @@ class Reasoner(nnx.Module):
   def answer(self, state: Any) -> Float[Array, 'B L D']:
     """The state that is read out: the last one named."""
     return state[self.states[-1]]
-
-
-def path_noise(
-  keys_B: Any, call: Any, like_BLD: Float[Array, 'B L D'], std: float
-) -> Float[Array, 'B L D'] | float:
-  """std N(0, 1), keyed by (row, recurrence, call, position); 0 for std 0.
-
-  Raises:
-    ValueError: if noise is asked for without keys.
-  """
-  if not std:
-    return 0.0
-  if keys_B is None:
-    raise ValueError(f'keys must be given for noise = {std}, got None.')
-  calls_B = jnp.full(like_BLD.shape[:1], call, jnp.int32)
-  return std * keyed_normal(fold_rows(keys_B, calls_B), like_BLD.shape[1:])
 
 
 def repeat(

@@ -19,12 +19,12 @@ from jaxtyping import Array, Float
 
 from loopformer import core
 from loopformer.nn.config import require, require_one_of
+from loopformer.nn.position import path_noise
 from loopformer.nn.reasoner import (
   Reasoner,
   ReasonerConfig,
   ReasonerStack,
   cut,
-  path_noise,
   repeat,
 )
 

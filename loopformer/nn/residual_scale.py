@@ -20,6 +20,14 @@ KINDS = ('none', 'fixed', 'learned', 'input')
 EPSILON = 1e-5
 
 
+def require_scales(kind: str, inner: float, outer: float) -> None:
+  """Raises `ValueError` unless kind and scales at the start are allowed."""
+  require_one_of('residual_scale', kind, KINDS)
+  for name, value in {'alpha_inner': inner, 'alpha_outer': outer}.items():
+    if not 0 < value < 1:
+      raise ValueError(f'{name} must be in (0, 1), got {value}.')
+
+
 class ResidualScale(nnx.Module):
   """(a1, b1, a2, b2), each broadcast over [B, L, D].
 
@@ -39,10 +47,7 @@ class ResidualScale(nnx.Module):
     outer_only: bool,
     rngs: nnx.Rngs,
   ):
-    require_one_of('residual_scale', kind, KINDS)
-    for name, value in {'alpha_inner': inner, 'alpha_outer': outer}.items():
-      if not 0 < value < 1:
-        raise ValueError(f'{name} must be in (0, 1), got {value}.')
+    require_scales(kind, inner, outer)
     self.kind, self.branches, self.outer_only = kind, branches, outer_only
     make = lambda value: self._alpha(value, width, rngs)
     if kind != 'none':

@@ -20,9 +20,8 @@ from jaxtyping import Array, Float
 
 from loopformer import core
 from loopformer.nn.block import RMSNorm
-from loopformer.nn.config import BlockConfig, require, require_one_of
-from loopformer.nn.convolution import KINDS as CONVOLUTIONS
-from loopformer.nn.convolution import Depthwise
+from loopformer.nn.config import BlockConfig, require_one_of
+from loopformer.nn.convolution import Depthwise, require_taps
 from loopformer.nn.q_learning import halt_terms
 from loopformer.nn.reasoner import (
   Reasoner,
@@ -30,8 +29,7 @@ from loopformer.nn.reasoner import (
   ReasonerStack,
   published_block,
 )
-from loopformer.nn.residual_scale import KINDS as SCALES
-from loopformer.nn.residual_scale import ResidualScale
+from loopformer.nn.residual_scale import ResidualScale, require_scales
 from loopformer.zoo.family import NOT_CAUSAL, Family, reasoner_heads
 
 NORMS = ('none', 'input', 'output')
@@ -71,19 +69,9 @@ class Config(ReasonerConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    require('conv_taps', self.conv_taps, at_least=1)
-    require_one_of('conv', self.conv, CONVOLUTIONS)
-    require_one_of('residual_scale', self.residual_scale, SCALES)
+    require_taps(self.conv, self.conv_taps)
+    require_scales(self.residual_scale, self.alpha_inner, self.alpha_outer)
     require_one_of('map_norm', self.map_norm, NORMS)
-    if self.conv == 'square' and self.conv_taps % 2 == 0:
-      raise ValueError(
-        f'conv_taps must be odd on a square, got {self.conv_taps}.'
-      )
-    for name in ('alpha_inner', 'alpha_outer'):
-      if not 0 < getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be in (0, 1), got {getattr(self, name)}.'
-        )
 
 
 class FPRM(Reasoner):

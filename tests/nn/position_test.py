@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loopformer.nn.embedding import Embedding
-from loopformer.nn.position import initial_state, sinusoid
+from loopformer.nn.position import initial_state, path_noise, sinusoid
 from tests.models import f64, normal, random, row_keys
 
 D = 6
@@ -93,3 +93,25 @@ def test_other_initial_states():
 def test_noise_needs_keys():
   with pytest.raises(ValueError, match='keys must be given .* got None'):
     initial_state('normal', normal(1, 2, D), None)
+
+
+def test_noise_is_keyed_by_row_recurrence_and_call():
+  """`keys_B` are those of a recurrence; any other key is other noise."""
+  like, draw = jnp.zeros((4, 3, D)), jax.jit(path_noise, static_argnums=3)
+  noise = draw(row_keys(4), 5, like, 0.1)
+  for row in range(4):
+    alone = draw(row_keys(4)[row : row + 1], 5, like[:1], 0.1)
+    np.testing.assert_array_equal(alone[0], noise[row])
+  others = [
+    draw(row_keys(4), 6, like, 0.1),
+    draw(row_keys(4, seed=4), 5, like, 0.1),
+    noise[::-1],
+  ]
+  for other in others:
+    assert (np.asarray(other) != noise).all()
+
+
+def test_noise_needs_keys_and_none_needs_none():
+  assert path_noise(None, 0, jnp.zeros((2, 3, D)), 0.0) == 0.0
+  with pytest.raises(ValueError, match='^keys must be given for noise = 0.1'):
+    path_noise(None, 0, jnp.zeros((2, 3, D)), 0.1)

@@ -1,4 +1,4 @@
-"""The reasoners' chassis: start, layers, heads, noise and refusals."""
+"""The reasoners' chassis: start, layers, heads and refusals."""
 
 import dataclasses
 
@@ -12,7 +12,6 @@ from loopformer.nn.reasoner import (
   Reasoner,
   ReasonerConfig,
   ReasonerStack,
-  path_noise,
   published_block,
   repeat,
 )
@@ -69,26 +68,7 @@ def test_a_noisy_start_is_fresh_cut_and_of_its_size():
   np.testing.assert_array_equal(alone['high'][0], state['high'][9, :5])
 
 
-def test_noise_is_keyed_by_row_recurrence_and_call():
-  """`keys_B` are those of a recurrence; any other key is other noise."""
-  like, draw = jnp.zeros((4, 3, D)), jax.jit(path_noise, static_argnums=3)
-  noise = draw(row_keys(4), 5, like, 0.1)
-  for row in range(4):
-    alone = draw(row_keys(4)[row : row + 1], 5, like[:1], 0.1)
-    np.testing.assert_array_equal(alone[0], noise[row])
-  others = [
-    draw(row_keys(4), 6, like, 0.1),
-    draw(row_keys(4, seed=4), 5, like, 0.1),
-    noise[::-1],
-  ]
-  for other in others:
-    assert (np.asarray(other) != noise).all()
-
-
-def test_noise_needs_keys_and_none_needs_none():
-  assert path_noise(None, 0, jnp.zeros((2, L, D)), 0.0) == 0.0
-  with pytest.raises(ValueError, match='^keys must be given for noise = 0.1'):
-    path_noise(None, 0, jnp.zeros((2, L, D)), 0.1)
+def test_a_noisy_start_needs_keys():
   with pytest.raises(ValueError, match='^keys must be given for a normal'):
     reasoner(NOISE).init_state(jnp.zeros((2, L, D)), None)
 
