@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from loopformer.core import LoopInfo
 from loopformer.nn.attention import Attention, Extra
@@ -168,6 +168,27 @@ class Block(nnx.Module):
       return unrolled(self.layers, (x_BTD, view), call)
     return apply_stack(self.layers, (x_BTD, view), call)
 
+  def through(
+    self,
+    x_BTD: Float[Array, 'B T D'],
+    place: Place | None,
+    cache: Cache | None,
+    name: str,
+    call: Any = 0,
+    live_B: Bool[Array, ' B'] | None = None,
+    extras: Sequence[Extra] | None = None,
+  ) -> tuple[Float[Array, 'B T D'], Cache | None]:
+    """Applies the layers in turn, with the part `name` of a cache, or without.
+
+    The keys and values are those of one `call` of the part; rows that are not
+    live write none.
+    """
+    if cache is None:
+      return self(x_BTD, place, extras=extras)[0], None
+    view = cache.view(name, call, live_B)
+    x_BTD, view = self(x_BTD, place, view, extras)
+    return x_BTD, cache.put(name, view)
+
   def recur(
     self,
     x_BTD: Float[Array, 'B T D'],
@@ -180,7 +201,6 @@ class Block(nnx.Module):
 
     A cache keeps the keys and values under `name`, in the slot of this one.
     """
-    if not isinstance(aux, Cache):
-      return self(x_BTD, place)[0], aux
-    x_BTD, view = self(x_BTD, place, aux.view(name, info.t, info.live_B))
-    return x_BTD, aux.put(name, view)
+    cache = aux if isinstance(aux, Cache) else None
+    x_BTD, cache = self.through(x_BTD, place, cache, name, info.t, info.live_B)
+    return x_BTD, aux if cache is None else cache

@@ -299,8 +299,5 @@ class PreludeCoreCoda(nnx.Module):
     if values:
       count = getattr(cfg, name)
       extras = self.value_embedding.extras(values, first[name], count)
-    if cache is None:
-      return block(x_BTD, place, extras=extras)[0], None
-    at = () if info is None else (info.t, info.live_B)
-    x_BTD, view = block(x_BTD, place, cache.view(name, *at), extras)
-    return x_BTD, cache.put(name, view)
+    call, live_B = (0, None) if info is None else (info.t, info.live_B)
+    return block.through(x_BTD, place, cache, name, call, live_B, extras)

@@ -176,9 +176,10 @@ class HRMText(nnx.Module):
     """The same with the keys and values of earlier tokens, for decoding."""
 
     def call(name, h_BTD, cache, number):
-      view = cache.view(name, number, info.live_B)
-      h_BTD, view = getattr(self, name)(h_BTD, context.place, view)
-      return self.norm(h_BTD), cache.put(name, view)
+      h_BTD, cache = getattr(self, name).through(
+        h_BTD, context.place, cache, name, number, info.live_B
+      )
+      return self.norm(h_BTD), cache
 
     first = info.t * self.cfg.low_cycles
     for number in range(self.cfg.low_cycles):
