@@ -119,12 +119,13 @@ def tokens(seed: int = 0, batch: int = BATCH) -> tuple[jax.Array, jax.Array]:
 def seconds(call: Callable[[], Any], *, repeats: int = 5) -> float:
   """The fastest of some calls, each waited for; one call warms up."""
   jax.block_until_ready(call())
-  best = float('inf')
-  for _ in range(repeats):
-    begin = time.perf_counter()
-    jax.block_until_ready(call())
-    best = min(best, time.perf_counter() - begin)
-  return best
+  return min(_timed(call) for _ in range(repeats))
+
+
+def _timed(call):
+  begin = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - begin
 
 
 def matmul_peak(*, sizes: tuple[int, ...] = (768, 1024, 1536)) -> float:
@@ -135,6 +136,24 @@ def matmul_peak(*, sizes: tuple[int, ...] = (768, 1024, 1536)) -> float:
     x = jax.random.normal(jax.random.key(size), (size, size))
     best = max(best, 2 * size**3 / seconds(lambda x=x: product(x, x)))
   return best
+
+
+def against_peak(
+  calls: Mapping[str, Callable[[], Any]], *, tries: int = 40
+) -> tuple[dict[str, float], float]:
+  """The fastest of many calls of each, and the best product between them.
+
+  A step takes a second and a product a hundredth of it: on a shared machine a
+  step needs many tries to meet as quiet a moment.
+  """
+  best, peak = dict.fromkeys(calls, float('inf')), matmul_peak()
+  for call in calls.values():
+    jax.block_until_ready(call())
+  for _ in range(tries):
+    for name, call in calls.items():
+      best[name] = min(best[name], _timed(call))
+    peak = max(peak, matmul_peak())
+  return best, peak
 
 
 def block_flops(batch: int = BATCH) -> int:

@@ -107,7 +107,9 @@ def figure(path: pathlib.Path, found: Sequence[Record]) -> pathlib.Path:
   FigureCanvasAgg(drawing)
   panels = {
     'final loss, nats': lambda run: run['final_loss'],
-    'RMS of the state, 10 x deeper': lambda run: run['state_rms_deeper'],
+    'RMS of the state, 10 x deeper (gap: overflow)': lambda run: run[
+      'state_rms_deeper'
+    ],
     "norm of the injection's map": lambda run: run['map_norm_at'][-1],
   }
   for axes, (name, value) in zip(
@@ -115,7 +117,9 @@ def figure(path: pathlib.Path, found: Sequence[Record]) -> pathlib.Path:
   ):
     _panel(axes, found, value)
     axes.set_ylabel(name, color=INK)
-  drawing.axes[0].legend(frameon=False, fontsize=8)
+  for axes in drawing.axes[1:]:
+    axes.set_yscale('log')
+  drawing.axes[0].legend(frameon=False, fontsize=8, title='cross: a bad run')
   drawing.savefig(path, format='png')
   return path
 
@@ -132,11 +136,9 @@ def _panel(axes, found, value):
     axes.plot(rates, medians, color=colour, label=kind)
     for mark, wanted in (('o', False), ('x', True)):
       shown = [(x, y) for x, y, bad in points if bad == wanted]
-      axes.plot(
-        *zip(*shown, strict=True), mark, color=colour
-      ) if shown else None
+      if shown:
+        axes.plot(*zip(*shown, strict=True), mark, color=colour)
   axes.set_xscale('log')
-  axes.set_yscale('log')
   axes.set_xlabel('learning rate', color=INK)
   axes.grid(axis='y', color=LINE)
 
