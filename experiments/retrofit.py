@@ -8,7 +8,8 @@ than as many further steps do. The decoder comes first:
 
 Hardware: two CPU cores (text); 16 accelerators or more (published: matrices by
 Muon at 1e-3, and here all else with them, which the paper trains at 5e-5).
-Time and score: not run yet; what was is in experiments/RESULTS.md.
+Time and score: text on 4.7 MB, 500 steps in 8 min 31 s: 1.3503 nats a byte from
+1.3604, behind plain training (experiments/RESULTS.md); published not run.
 Command: loopformer-train --config=experiments/retrofit.py:text
 """
 
