@@ -11,7 +11,8 @@ the paper two layers evaluate looped, but not once (`feedforward.py:mano_2`).
 
 Hardware: two CPU cores (text, gate, mano); a pod (published: the first stage's
 3 T tokens at its first batch size; later stages lower rate and entropy).
-Time and score: not run yet; what was is in experiments/RESULTS.md.
+Time and score: mano 12 min 31 s, not learned (6 %, see experiments/RESULTS.md);
+text, gate and published not run.
 Command: loopformer-train --config=experiments/ouro.py:text
 """
 
