@@ -1,7 +1,7 @@
 """Retrofitted recurrence (arXiv:2511.07384): loops put into a trained decoder.
 
-Shows: middle layers of a decoder, looped after it was trained. In the paper that
-improves it more than as many further steps do. The decoder comes first:
+Shows: middle layers of a decoder, looped after it was trained. In the paper
+that improves it more than as many further steps do. The decoder comes first:
 
     loopformer-train --config=experiments/feedforward.py:text
     loopformer-train --config=experiments/retrofit.py:text
