@@ -76,6 +76,8 @@ def hop_targets(
 class PHop:
   """Inputs (HOPS_k) x_1 .. x_n, labels where k hops lead from a position.
 
+  HOPS_k, the token symbols - 1 + k, is there only if every position is asked.
+
   Neighbours always differ. Otherwise x_{i-1} = x_i would make a hop stand still
   and, at 4 symbols, a quarter of all hops would end the chain there; so every
   hop moves left. Sequences are uniform under that condition and under the one
