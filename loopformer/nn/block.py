@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from loopformer.core import LoopInfo
 from loopformer.nn.attention import Attention, Extra
@@ -175,7 +175,7 @@ class Block(nnx.Module):
     cache: Cache | None,
     name: str,
     call: Any = 0,
-    live_B: Bool[Array, ' B'] | None = None,
+    live_B: Array | None = None,
     extras: Sequence[Extra] | None = None,
   ) -> tuple[Float[Array, 'B T D'], Cache | None]:
     """Applies the layers in turn, with the part `name` of a cache, or without.
