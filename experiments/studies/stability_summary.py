@@ -105,11 +105,10 @@ def figure(path: pathlib.Path, found: Sequence[Record]) -> pathlib.Path:
   """
   drawing = Figure(figsize=(15, 4), dpi=150, layout='constrained')
   FigureCanvasAgg(drawing)
+  deeper = lambda run: run['state_rms_deeper']
   panels = {
     'final loss, nats': lambda run: run['final_loss'],
-    'RMS of the state, 10 x deeper (gap: overflow)': lambda run: run[
-      'state_rms_deeper'
-    ],
+    'RMS of the state, 10 x deeper (gap: overflow)': deeper,
     "norm of the injection's map": lambda run: run['map_norm_at'][-1],
   }
   for axes, (name, value) in zip(
