@@ -51,9 +51,20 @@ class Replicas:
     if mesh is None:
       return self.model
     if mesh not in self._copies:
-      everywhere = NamedSharding(mesh, P())
-      self._copies[mesh] = jax.device_put(self.model, everywhere)
+      self._copies[mesh] = _everywhere(self.model, mesh)
     return self._copies[mesh]
+
+
+def _everywhere(model: Any, mesh: Mesh) -> Any:
+  """The model on every device of a mesh.
+
+  CPU devices read one memory: put there as a view of the host, a weight stands
+  once, in the cache that the cores share too.
+  """
+  sharding = NamedSharding(mesh, P())
+  if all(device.platform == 'cpu' for device in mesh.devices.flat):
+    model = jax.tree.map(np.asarray, model)
+  return jax.device_put(model, sharding)
 
 
 def prefill(

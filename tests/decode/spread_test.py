@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from loopformer.decode import Engine, Sampling, prompts_of
+from loopformer.decode.spread import Replicas
 from loopformer.zoo import FAMILIES
 from tests.decode.engine_test import CONFIGS, V
 
@@ -37,9 +38,14 @@ halt = {'name': 'fixed_point', 'rtol': 0.9}
 *_, lengths_B, depth_BN = check(6, end=5, halt=halt)
 assert len(set(lengths_B.tolist())) > 1, lengths_B
 assert len(set(depth_BN.ravel().tolist())) > 2, depth_BN
+
+for weight in jax.tree.leaves(Replicas(MODEL, jax.devices()).of(6)):
+  shards = weight.addressable_shards
+  assert len(shards) == 3
+  assert len({shard.data.unsafe_buffer_pointer() for shard in shards}) == 1
 """
 
 
 def test_rows_on_several_devices():
-  """Ends, sampled tokens, depths and looks agree."""
+  """Ends, sampled tokens, depths and looks agree; a weight stands once."""
   run_python(PROGRAM, devices=3, timeout=300)
