@@ -92,8 +92,8 @@ def last_k(k: int, *, free_steps: Any = None, remat: int = 0) -> Adjoint:
     length = min(k, max_steps) if isinstance(max_steps, int) else k
     end, aux, trace = run_scan(loop, ahead, aux, length, total_B, remat=remat)
     # The step at which a row fails, found ahead, is not made again.
-    live_B = end.cause_B == Cause.LIVE
-    end = end._replace(cause_B=jnp.where(live_B, cause_B, end.cause_B))
+    over_B = (end.cause_B == Cause.LIVE) & (end.steps_B == total_B)
+    end = end._replace(cause_B=jnp.where(over_B, cause_B, end.cause_B))
     return _settled(loop, (end, aux, trace))
 
   return run
@@ -219,7 +219,11 @@ def _solve(loop, carry, aux, max_steps):
 
 
 def _attach_implicit(call, loop, rtol, max_steps):
-  """Identity on z* whose cotangent goes to `args` by the implicit theorem."""
+  """Identity on z* whose cotangent goes to `args` by the implicit theorem.
+
+  The backward loop stops by sample even where tokens are rows: a token that no
+  cotangent has reached yet stands still without being at its fixed point.
+  """
 
   @jax.custom_vjp
   def attach(state, args, rest):
@@ -239,7 +243,11 @@ def _attach_implicit(call, loop, rtol, max_steps):
 
     tolerance = _tolerance(v) if rtol is None else rtol
     adjoint_loop = loop._replace(
-      step=step, args=(), halt=fixed_point(tolerance), keys_B=None
+      step=step,
+      args=(),
+      halt=fixed_point(tolerance),
+      keys_B=None,
+      row_ndim=1,
     )
     begin = start(adjoint_loop, v)
     carry, _, _ = run_while(adjoint_loop, begin, (), max_steps, None)

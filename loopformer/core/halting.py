@@ -1,6 +1,7 @@
 """When a row stops: counts, fixed points of the state, and combinations."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -169,8 +170,7 @@ def after(count: int, rule: HaltRule) -> HaltRule:
     cause_B = as_cause(rule, halt_B)
     return state, jnp.where(early_B, Cause.LIVE, cause_B), weight_B
 
-  bound = None if rule.count is None else larger(rule.count, count)
-  return rule._replace(update=update, count=bound)
+  return rule._replace(update=update, count=due(rule, count))
 
 
 def at_multiples(k: int, rule: HaltRule) -> HaltRule:
@@ -188,15 +188,19 @@ def at_multiples(k: int, rule: HaltRule) -> HaltRule:
     cause_B = as_cause(rule, halt_B)
     return state, jnp.where(inside_B, Cause.LIVE, cause_B), weight_B
 
-  bound = None if rule.count is None else -(-rule.count // k) * k
-  return rule._replace(update=update, count=bound)
+  period = math.lcm(k, rule.period)
+  bound = rule.count
+  if bound is not None:
+    whole = bound % k == 0
+    bound = _where(whole, bound, _round_up(bound, period))
+  return rule._replace(update=update, count=bound, period=period)
 
 
 def any_of(*rules: HaltRule) -> HaltRule:
   """Stops a row when one of the rules does; the first to fire is the cause."""
-  counts = [rule.count for rule in rules if rule.count is not None]
-  count = _fold(_smaller, counts)
-  return _combined(rules, _first_cause, count)
+  counted = [rule for rule in rules if rule.count is not None]
+  count = _fold(_smaller, [rule.count for rule in counted])
+  return _combined(rules, _first_cause, count, counted)
 
 
 def all_of(*rules: HaltRule) -> HaltRule:
@@ -204,9 +208,19 @@ def all_of(*rules: HaltRule) -> HaltRule:
 
   The cause is that of the first rule which is not a count.
   """
-  counts = [rule.count for rule in rules]
-  known = all(c is not None for c in counts)
-  return _combined(rules, _last_cause, _fold(larger, counts) if known else None)
+  count = None
+  if rules and all(rule.count is not None for rule in rules):
+    count = _fold(_larger, [rule.count for rule in rules])
+    count = _round_up(count, math.lcm(*(rule.period for rule in rules)))
+  return _combined(rules, _last_cause, count, rules)
+
+
+def due(rule: HaltRule, floor: int) -> Any:
+  """Steps, at least `floor`, after which a rule stops for sure, if known."""
+  if rule.count is None:
+    return None
+  later = _round_up(floor, rule.period)
+  return _where(floor <= rule.count, rule.count, later)
 
 
 def as_cause(rule: HaltRule, halt_B: Array) -> Array:
@@ -227,8 +241,7 @@ def _smaller(a, b):
   return min(a, b) if _both_int(a, b) else jnp.minimum(a, b)
 
 
-def larger(a: Any, b: Any) -> Any:
-  """The larger count; a plain number if both are."""
+def _larger(a, b):
   return max(a, b) if _both_int(a, b) else jnp.maximum(a, b)
 
 
@@ -236,8 +249,23 @@ def _both_int(a, b):
   return isinstance(a, int) and isinstance(b, int)
 
 
-def _combined(rules, merge, count):
-  """One rule of several: their states side by side, their answers merged."""
+def _round_up(count, period):
+  return -(-count // period) * period
+
+
+def _where(condition, a, b):
+  """One of two counts; a plain number where that is known."""
+  if isinstance(condition, bool):
+    return a if condition else b
+  return jnp.where(condition, a, b)
+
+
+def _combined(rules, merge, count, counted):
+  """One rule of several: their states side by side, their answers merged.
+
+  Where all `counted` rules stop, so does the combination: at multiples of all
+  their periods. If these differ it may stop elsewhere too.
+  """
   if not rules:
     raise ValueError('a combination needs at least one rule, got none.')
 
@@ -255,8 +283,12 @@ def _combined(rules, merge, count):
     causes = [as_cause(r, h) for r, h in zip(rules, halts, strict=True)]
     return states, merge(causes), weights[0] if weights else None
 
-  counts_only = all(rule.counts_only for rule in rules)
-  return HaltRule(init, update, count=count, counts_only=counts_only)
+  periods = {rule.period for rule in counted}
+  counts_only = all(rule.counts_only for rule in rules) and len(periods) <= 1
+  period = math.lcm(*periods)
+  return HaltRule(
+    init, update, count=count, counts_only=counts_only, period=period
+  )
 
 
 def _first_cause(causes):

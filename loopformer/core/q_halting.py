@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from loopformer.core.halting import as_cause, larger, stateless
+from loopformer.core.halting import as_cause, due, stateless
 from loopformer.core.rows import fold_rows
 from loopformer.core.types import Cause, HaltRule
 
@@ -79,5 +79,6 @@ def explore(rule: HaltRule, probability: float, longest: int) -> HaltRule:
     cause_B = as_cause(rule, halt_B)
     return state, jnp.where(early_B, Cause.LIVE, cause_B), weight_B
 
-  bound = None if rule.count is None else larger(rule.count, longest)
-  return rule._replace(update=update, count=bound, counts_only=False)
+  return rule._replace(
+    update=update, count=due(rule, longest), counts_only=False
+  )

@@ -74,7 +74,8 @@ class Norm(NamedTuple):
 
   Attributes:
     order: 2 (Euclidean) or inf (largest entry).
-    per_token: measured for each entry of the first axis after the rows.
+    per_token: measured for each entry of the second axis, T, which makes no
+      difference where tokens are rows.
     combine: how the per-token ratios become one number of the row.
     epsilon: added to the size that a difference is divided by.
   """
@@ -87,7 +88,7 @@ class Norm(NamedTuple):
   def size(self, tree: PyTree, row_ndim: int) -> Array:
     """||x|| per row (or per row and token), at least in float32."""
     leaves = float_leaves(tree)
-    keep = row_ndim + self.per_token
+    keep = max(row_ndim, 1 + self.per_token)
     parts = []
     for leaf in leaves:
       x = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

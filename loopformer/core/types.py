@@ -80,6 +80,7 @@ class HaltRule(NamedTuple):
     count: steps after which the rule stops a row for sure, where that is known
       before the loop: a number or one number per row.
     counts_only: whether `count` alone decides.
+    period: behind `count` the rule stops a row for sure at every multiple.
   """
 
   init: Callable[[Seen], PyTree]
@@ -87,6 +88,7 @@ class HaltRule(NamedTuple):
   cause: Cause = Cause.RULE
   count: Any = None
   counts_only: bool = False
+  period: int = 1
 
 
 class Solver(NamedTuple):

@@ -283,3 +283,48 @@ def test_held_back_weights_stay_a_convex_mixture():
   np.testing.assert_allclose(weight_RB[:3, 0], [0.4, 0.4, 0.2], 1e-6)
   assert weight_RB.min() >= 0 and result.steps_B[0] == 6
   np.testing.assert_allclose(weight_RB.sum(0), 1, 1e-6)
+
+
+@pytest.mark.parametrize(
+  'rule,steps',
+  [
+    (core.after(5, core.at_multiples(4, core.fixed_steps(3))), 8),
+    (core.after(3, core.at_multiples(4, core.fixed_steps(3))), 4),
+    (
+      core.all_of(
+        core.at_multiples(2, core.fixed_steps(2)),
+        core.at_multiples(3, core.fixed_steps(2)),
+      ),
+      6,
+    ),
+    (core.at_multiples(2, core.at_multiples(3, core.fixed_steps(1))), 6),
+    (
+      core.after(
+        5,
+        core.any_of(
+          core.at_multiples(4, core.fixed_steps(4)), core.fixed_steps(6)
+        ),
+      ),
+      6,
+    ),
+    (
+      core.explore(core.at_multiples(4, core.fixed_steps(4)), 0.0, 6),
+      4,
+    ),
+  ],
+)
+@pytest.mark.parametrize('adjoint', [core.none(), core.last_k(2)])
+def test_a_count_is_a_step_at_which_the_rule_stops(rule, steps, adjoint):
+  """By the bound known beforehand as by the rule's own answers."""
+  keys = affine.keys(3)
+  result = run(rule, 40, adjoint=adjoint, keys=keys)
+  check(result, [steps] * 3, Cause.CAP)
+  blind = rule._replace(count=None, counts_only=False)
+  check(run(blind, 40, keys=keys), [steps] * 3, Cause.CAP)
+
+
+def test_rows_held_back_stop_at_a_multiple():
+  rule = core.explore(core.at_multiples(4, core.fixed_steps(4)), 1.0, 6)
+  result = run(rule, 40, keys=affine.keys(3))
+  assert set(np.asarray(result.steps_B).tolist()) <= {4, 8}
+  np.testing.assert_array_equal(result.cause_B, [Cause.CAP] * 3)
