@@ -26,6 +26,13 @@ def _define():
   flags.DEFINE_integer(
     'rows', None, 'Held-out rows; by default as configured.', lower_bound=1
   )
+  flags.DEFINE_integer(
+    'voters',
+    None,
+    'Rows that vote where the task is scored by votes; by default all copies '
+    'of all tests, 0 for none.',
+    lower_bound=0,
+  )
 
 
 def _run():
@@ -41,11 +48,14 @@ def _run():
     cap=run.eval.cap,
     rules=run.eval.rules,
     rollouts=run.eval.rollouts,
+    voters=flags.FLAGS.voters,
   )
   path = pathlib.Path(workdir) / 'eval.json'
   path.write_text(json.dumps({'step': run.step, **results}, indent=2) + '\n')
   for record in results['halting']:
     print(json.dumps(record))
+  if 'votes' in results:
+    print(json.dumps(results['votes']))
   files = ', '.join(str(file) for file in [path, *draw(results, workdir)])
   logging.getLogger('loopformer').info('Wrote %s.', files)
 

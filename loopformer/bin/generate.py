@@ -42,6 +42,9 @@ def _define():
   text_flag('weights', None, 'Or a file of loopformer.interop.convert.')
   text_flag('tokenizer', 'bytes', "With --weights: 'bytes' or tokenizer.json.")
   text_flag('prompt', None, 'What the text begins with.')
+  flags.DEFINE_boolean(
+    'prefix', False, 'Read the prompt in both directions, as HRM-Text can.'
+  )
   whole('tokens', 200, 'Tokens to write.')
   whole('recurrences', None, 'Per token; as trained by default.')
   text_flag('policy', 'full', 'Slots of the cache: full, last, modulo:4 ...')
@@ -73,7 +76,11 @@ def _run():
     end=NO_END if end is None else end,
   )
   ids_T = tokenizer.encode(prompt)
-  prompts = prompts_of([ids_T], vocab_size=engine.vocab_size)
+  prompts = prompts_of(
+    [ids_T],
+    vocab_size=engine.vocab_size,
+    prefix=[len(ids_T)] if chosen.prefix else None,
+  )
   begin = time.perf_counter()
   stream = engine.stream(
     prompts, tokens=chosen.tokens, every=EVERY, key=jax.random.key(chosen.seed)
@@ -99,7 +106,7 @@ def _report(engine, last, prompt, seconds):
   """One line on what the text took."""
   made = int(last.lengths_B[0])
   depth = float(last.depth_BN[0, : max(made - 1, 1)].mean())
-  size = engine.cache_bytes(1, prompt + made) / 2**20
+  size = engine.cache_bytes(1, prompt, flags.FLAGS.tokens) / 2**20
   LOGGER.info(
     '%d tokens in %.1f s with compilation, %.2f recurrences each, cache of '
     '%.2f MiB (%s), %d programs compiled.',
@@ -153,7 +160,7 @@ def _depth(default):
 
 def _published(cfg):
   """Recurrences a published model is run with, or None."""
-  names = ('high_cycles', 'init_recurrences')
+  names = ('high_cycles', 'init_recurrences', 'recurrences')
   return next((getattr(cfg, n) for n in names if hasattr(cfg, n)), None)
 
 

@@ -43,13 +43,10 @@ def entropy_stable(
   """Stops when |H_t - H_{t-1}| of softmax(head) is below `threshold` nats.
 
   The `entropy-diff` exit of Huginn (arXiv:2502.05171), whose threshold is 1e-3.
+  There is no entropy before the first recurrence, which never stops a row.
   """
-  return _stability(
-    head,
-    lambda new, old: jnp.abs(_entropy(new) - _entropy(old)),
-    threshold,
-    over,
-  )
+  moved = lambda new, old: jnp.abs(new - old)
+  return _stability(head, _entropy, moved, threshold, over, begin=jnp.inf)
 
 
 def kl_stable(
@@ -57,21 +54,33 @@ def kl_stable(
   threshold: float = 1e-3,
   *,
   direction: str = 'previous_to_current',
+  min_p: float = 0.0,
   over: str = 'mean',
 ) -> HaltRule:
-  """Stops when the read-out distribution stops changing.
+  """Stops when the read-out distribution stops changing; uniform before.
 
   KL(p_{t-1} || p_t) < threshold (Huginn, arXiv:2502.05171) or, with direction
   `current_to_previous`, KL(p_t || p_{t-1}) < threshold (arXiv:2604.07822).
+
+  Args:
+    head: logits [*rows, ..., V].
+    threshold: nats; Huginn's are 1e-3, and 1e-5 with min_p = 0.1.
+    direction: which of the two distributions is the expectation's.
+    min_p: probabilities below this share of the largest become 1 / V before all
+      are normalised again (`minp-kl` of Huginn's code); 0 leaves them.
+    over: positions of a row are combined by `mean` or `max`.
   """
   if direction not in ('previous_to_current', 'current_to_previous'):
     raise ValueError(
       'direction must be previous_to_current or current_to_previous, '
       f'got {direction!r}.'
     )
-  if direction == 'previous_to_current':
-    return _stability(head, lambda new, old: _kl(old, new), threshold, over)
-  return _stability(head, _kl, threshold, over)
+  if not 0 <= min_p <= 1:
+    raise ValueError(f'min_p must be in [0, 1], got {min_p}.')
+  forward = direction == 'previous_to_current'
+  moved = lambda new, old: _kl(old, new) if forward else _kl(new, old)
+  read = lambda logits: _floored(_log_probs(logits), min_p)
+  return _stability(head, read, moved, threshold, over, begin=0.0)
 
 
 def argmax_stable(head: Head, patience: int = 5) -> HaltRule:
@@ -139,22 +148,30 @@ def _kl(logits_p, logits_q):
   return jnp.sum(_weighted(logp, logp - logq), -1)
 
 
+def _floored(logp, min_p):
+  """log p with 1 / V in place of what is below min_p times the largest."""
+  if not min_p:
+    return logp
+  rare = logp < jnp.max(logp, -1, keepdims=True) + jnp.log(min_p)
+  return jnp.where(rare, -jnp.log(logp.shape[-1]), logp)
+
+
 def _weighted(logp, x):
   """p x, zero where a masked logit makes p zero and x infinite."""
   p = jnp.exp(logp)
   return jnp.where(p > 0, p * jnp.where(p > 0, x, 0.0), 0.0)
 
 
-def _stability(head, distance, threshold, over):
-  """Compares a head with itself one recurrence ago; uniform at the start."""
+def _stability(head, read, distance, threshold, over, *, begin):
+  """Compares what is read off a head with the same one recurrence ago."""
   reduce = _reducer(over)
 
   def init(seen):
-    return jnp.zeros_like(head(seen.new, seen.args))
+    return jnp.full_like(read(head(seen.new, seen.args)), begin)
 
   def update(last, seen):
-    logits = head(seen.new, seen.args)
-    moved_B = reduce(distance(logits, last), seen.residual_B.ndim)
-    return logits, moved_B < threshold, None
+    now = read(head(seen.new, seen.args))
+    moved_B = reduce(distance(now, last), seen.residual_B.ndim)
+    return now, moved_B < threshold, None
 
   return HaltRule(init, update)

@@ -117,6 +117,35 @@ def second_difference(rtol: float, *, norm: str = 'l2') -> HaltRule:
   return HaltRule(init, update, cause=Cause.CONVERGED)
 
 
+def cosine(threshold: float = 1e-3) -> HaltRule:
+  """Stops a row whose state has stopped turning: 1 - cos(f(z), z) < threshold.
+
+  The `cosine` exit of Huginn's code (arXiv:2502.05171). It does not see a state
+  that grows or shrinks without turning.
+
+  Raises:
+    ValueError: if the threshold is not above 0.
+  """
+  if not threshold > 0:
+    raise ValueError(f'threshold must be > 0, got {threshold}.')
+
+  def update(seen):
+    row_ndim = seen.residual_B.ndim
+    pairs = zip(float_leaves(seen.mapped), float_leaves(seen.old), strict=True)
+    along_B = sum(_inner(new, old, row_ndim) for new, old in pairs)
+    size = norm_of('l2').size
+    sizes_B = size(seen.mapped, row_ndim) * size(seen.old, row_ndim)
+    return sizes_B - along_B < threshold * sizes_B
+
+  return stateless(update, cause=Cause.CONVERGED)
+
+
+def _inner(a, b, row_ndim):
+  wide = jnp.promote_types(a.dtype, jnp.float32)
+  product = a.astype(wide) * b.astype(wide)
+  return jnp.sum(product, axis=tuple(range(row_ndim, product.ndim)))
+
+
 def check_tolerance(rtol: float, state: Any) -> None:
   """Refuses a relative tolerance below the precision of the state.
 

@@ -20,7 +20,7 @@ HALT = 0x68616C74  # sets the draws of the rule apart from those of the step
 
 
 class ActState(NamedTuple):
-  """Running sum of halting probabilities, and one minus it a step earlier."""
+  """Running sum of halting probabilities, and what it left a step earlier."""
 
   total_B: Float[Array, '*rows']
   remainder_B: Float[Array, '*rows']
@@ -42,7 +42,8 @@ def act(head: Head, *, epsilon: float = 0.01) -> HaltRule:
   def update(state, seen):
     p_B = head(seen.new, seen.args).astype(jnp.float32)
     total_B = state.total_B + p_B
-    new = ActState(total_B, 1 - state.total_B)
+    # A row that another rule keeps from stopping here has nothing left.
+    new = ActState(total_B, jnp.maximum(1 - state.total_B, 0.0))
     return new, total_B >= 1 - epsilon, p_B
 
   return HaltRule(init, update)
@@ -53,15 +54,21 @@ def ponder_cost(result: LoopResult) -> Float[Array, '*rows']:
 
   Differentiable through the remainder R; the count N has no gradient.
   """
-  nodes = jax.tree.leaves(result.carry.rule, is_leaf=_is_act)
-  states = [node for node in nodes if _is_act(node)]
+  states = _act_states(result)
   if not states:
     raise ValueError('halt must be or hold act, got a loop without it.')
   return result.steps_B + states[0].remainder_B
 
 
-def _is_act(node):
-  return isinstance(node, ActState)
+def holds_act(result: LoopResult) -> bool:
+  """Whether the loop ran under `act`, alone or within another rule."""
+  return bool(_act_states(result))
+
+
+def _act_states(result):
+  is_act = lambda node: isinstance(node, ActState)
+  nodes = jax.tree.leaves(result.carry.rule, is_leaf=is_act)
+  return [node for node in nodes if is_act(node)]
 
 
 def ponder(head: Head, *, sample: bool = False) -> HaltRule:

@@ -69,6 +69,16 @@ def is_finite(tree: PyTree, row_ndim: int) -> Bool[Array, '*rows']:
   return finite_B
 
 
+def _largest(ratio, counted, axes):
+  del counted  # What is left out has a ratio of zero.
+  return jnp.max(ratio, axis=axes)
+
+
+def _mean(ratio, counted, axes):
+  count = jnp.sum(counted, axis=axes)
+  return jnp.sum(ratio, axis=axes) / jnp.maximum(count, 1)
+
+
 class Norm(NamedTuple):
   """A size of a row, or of each of its tokens, and how tokens are combined.
 
@@ -76,13 +86,14 @@ class Norm(NamedTuple):
     order: 2 (Euclidean) or inf (largest entry).
     per_token: measured for each entry of the second axis, T, which makes no
       difference where tokens are rows.
-    combine: how the per-token ratios become one number of the row.
+    combine: how the per-token ratios become one number of the row; told which
+      tokens count: all but those that are and were zero, as padding is held.
     epsilon: added to the size that a difference is divided by.
   """
 
   order: float
   per_token: bool
-  combine: Callable[..., Array] = jnp.max
+  combine: Callable[[Array, Array, tuple[int, ...]], Array] = _largest
   epsilon: float = 0.0
 
   def size(self, tree: PyTree, row_ndim: int) -> Array:
@@ -116,12 +127,12 @@ class Norm(NamedTuple):
     """
     new, old = float_leaves(new), float_leaves(old)
     top = self.size(jax.tree.map(_difference, new, old), row_ndim)
-    bottom = atol + rtol * (self.size(new, row_ndim) + self.epsilon)
+    size = self.size(new, row_ndim)
     still = top == 0
-    ratio = top / jnp.where(still, 1.0, bottom)
-    return self.combine(
-      jnp.where(still, 0.0, ratio), axis=tuple(range(row_ndim, ratio.ndim))
-    )
+    ratio = top / jnp.where(still, 1.0, atol + rtol * (size + self.epsilon))
+    ratio = jnp.where(still, 0.0, ratio)
+    axes = tuple(range(row_ndim, ratio.ndim))
+    return self.combine(ratio, ~still | (size > 0), axes)
 
 
 def _difference(new: Array, old: Array) -> Array:
@@ -138,7 +149,7 @@ def safe_sqrt(x: Array) -> Array:
 NORMS = {
   'l2': Norm(2, per_token=False),
   'inf': Norm(jnp.inf, per_token=False),
-  'token_l2_mean': Norm(2, per_token=True, combine=jnp.mean),
+  'token_l2_mean': Norm(2, per_token=True, combine=_mean),
   'token_l2': Norm(2, per_token=True),
   'token_inf': Norm(jnp.inf, per_token=True),
   'token_max': Norm(jnp.inf, per_token=True, epsilon=1e-8),
@@ -149,10 +160,10 @@ def norm_of(name: str) -> Norm:
   """Looks up a norm by name.
 
   `l2` and `inf` measure a whole row; `token_l2`, `token_inf` take the worst
-  token; `token_l2_mean` averages over tokens (the latent difference of Huginn,
-  arXiv:2502.05171). `token_max` is the residual of FPRM (arXiv:2606.18206),
-  max over tokens of |f(z) - z|_inf / (|f(z)|_inf + 1e-8): `token_inf` that
-  stays finite where f(z) = 0.
+  token; `token_l2_mean` averages over tokens that are not zero (the latent
+  difference of Huginn, arXiv:2502.05171). `token_max` is the residual of FPRM
+  (arXiv:2606.18206), max over tokens of |f(z) - z|_inf / (|f(z)|_inf + 1e-8):
+  `token_inf` that stays finite where f(z) = 0.
   """
   if name not in NORMS:
     raise ValueError(f'norm must be one of {sorted(NORMS)}, got {name!r}.')

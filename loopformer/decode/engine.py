@@ -119,13 +119,13 @@ class Engine:
     traced.__name__ = function.__name__
     return traced
 
-  def cache_bytes(self, rows: int, length: int) -> int:
-    """Bytes that the cache of so many texts will take."""
+  def cache_bytes(self, rows: int, prompt: int, tokens: int) -> int:
+    """Bytes of the cache that `start` will make for prompts of such lengths."""
     return caches.nbytes(
       self.parts,
       self.policy,
       rows=rows,
-      length=length,
+      length=_room(bucket_of(prompt), tokens),
       recurrences=self.recurrences,
       dtype=self.dtype,
     )
@@ -154,10 +154,11 @@ class Engine:
       self.replicas.of(batch),
       prompts.tokens_BT,
       prompts.real_BT,
+      prompts.prefix_BT,
       ids,
       key,
       self._limit(recurrences),
-      room=bucket_of(length + tokens),
+      room=_room(length, tokens),
     )
 
   def stream(
@@ -228,6 +229,11 @@ class Engine:
         f'recurrences must be in [1, {self.recurrences}], the depth of the '
         f'cache, got {recurrences}.'
       )
+
+
+def _room(bucket, tokens):
+  """Places of a cache for prompts padded up to a bucket."""
+  return bucket_of(bucket + tokens)
 
 
 def _halt_rule(halt, heads):

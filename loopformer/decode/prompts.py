@@ -14,10 +14,12 @@ class Prompts(NamedTuple):
   Attributes:
     tokens_BT: token ids, 0 for padding.
     real_BT: false for padding, which lies in front.
+    prefix_BT: tokens that read each other in both directions.
   """
 
   tokens_BT: Int[np.ndarray, 'B T']
   real_BT: Bool[np.ndarray, 'B T']
+  prefix_BT: Bool[np.ndarray, 'B T']
 
 
 def bucket_of(length: int) -> int:
@@ -39,6 +41,7 @@ def prompts_of(
   real_BT: Any = None,
   *,
   vocab_size: int,
+  prefix: Any = None,
 ) -> Prompts:
   """Prompts of token ids, or an array padded on either side.
 
@@ -46,9 +49,12 @@ def prompts_of(
     prompts: one list of ids per row, or a padded array.
     real_BT: of a padded array, where its tokens are.
     vocab_size: ids must lie below it.
+    prefix: tokens of each prompt to read from the front in both directions, as
+      HRM-Text's instructions are; none for None.
 
   Raises:
-    ValueError: naming the prompt that is empty or holds an unknown token.
+    ValueError: naming the prompt that is empty, holds an unknown token or has a
+      prefix that does not fit.
   """
   if real_BT is not None:
     rows = [
@@ -61,13 +67,31 @@ def prompts_of(
     raise ValueError('prompts must hold at least one prompt, got none.')
   for index, row in enumerate(rows):
     _check(index, row, vocab_size)
+  prefix = [0] * len(rows) if prefix is None else list(prefix)
+  _check_prefix(prefix, rows)
   length = bucket_of(max(len(row) for row in rows))
   tokens_BT = np.zeros((len(rows), length), np.int32)
-  real = np.zeros((len(rows), length), bool)
-  for index, row in enumerate(rows):
-    tokens_BT[index, length - len(row) :] = row
-    real[index, length - len(row) :] = True
-  return Prompts(tokens_BT, real)
+  begin_B1 = np.array([[length - len(row)] for row in rows])
+  place_T = np.arange(length)
+  for row_T, row in zip(tokens_BT, rows, strict=True):
+    row_T[length - len(row) :] = row
+  real = place_T >= begin_B1
+  inside = place_T < begin_B1 + np.array(prefix)[:, None]
+  return Prompts(tokens_BT, real, real & inside)
+
+
+def _check_prefix(prefix, rows):
+  if len(prefix) != len(rows):
+    raise ValueError(
+      f'prefix must have one number for each of {len(rows)} prompts, got '
+      f'{len(prefix)}.'
+    )
+  for index, (count, row) in enumerate(zip(prefix, rows, strict=True)):
+    if not 0 <= count <= len(row):
+      raise ValueError(
+        f'prefix of prompt {index} must be in [0, {len(row)}], its tokens, got '
+        f'{count}.'
+      )
 
 
 def _check(index, row, vocab_size):

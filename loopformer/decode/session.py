@@ -75,19 +75,21 @@ def read_tokens(
   keys_B: Any,
   limit: Any,
   live_B: Array,
+  real_BT: Array | None = None,
 ) -> tuple[Float[Array, 'B V'], Cache, Int[Array, ' B']]:
   """Logits after the last token, the cache with all, recurrences per row.
 
-  Rows that are not live make one recurrence, of which nothing is kept.
+  Rows that are not live make one recurrence, of which nothing is kept. Padding,
+  where `real_BT` is false, is held at zero, so that no rule sees it move.
   """
   context, cache = model.read(tokens_BT, place, cache)
-  state = model.init_state(context, keys_B)
+  state = _held(model.init_state(context, keys_B), real_BT)
   parts = model.cache_parts()
   looped = {name for name, part in parts.items() if part.calls}
   # What the loop carries must stand in no other of its arguments, or every
   # recurrence would copy it.
   around, inner = cache.only(parts.keys() - looped), cache.only(looped)
-  args = model, context, around
+  args = model, context, around, real_BT
   if rule.unrolled and isinstance(limit, int):
     state, inner, steps_B = _one_by_one(state, inner, args, keys_B, limit)
   else:
@@ -117,7 +119,8 @@ def _until(rule, state, inner, args, keys_B, most_B):
     keys=keys_B,
     norm=rule.norm,
   )
-  return result.state, result.aux, result.steps_B
+  state = result.state if result.mixed is None else result.mixed
+  return state, result.aux, result.steps_B
 
 
 def _one_by_one(state, inner, args, keys_B, count):
@@ -132,13 +135,22 @@ def _one_by_one(state, inner, args, keys_B, count):
 
 
 def _step(state, aux, args, info):
-  model, context, _ = args
-  return model.step(state, aux, context, info)
+  model, context, _, real_BT = args
+  state, aux = model.step(state, aux, context, info)
+  return _held(state, real_BT), aux
+
+
+def _held(state, real_BT):
+  """The state with padding at zero."""
+  if real_BT is None:
+    return state
+  keep = lambda x: jnp.where(core.rows.expand(real_BT, x), x, 0)
+  return jax.tree.map(keep, state)
 
 
 def read_logits(state: Any, args: Any) -> Float[Array, 'B V']:
   """The head that exits read: logits after the last token, coda included."""
-  model, context, cache = args
+  model, context, cache, _ = args
   return model.write(state, context, cache)[0][:, -1]
 
 
@@ -146,6 +158,7 @@ def prefill(
   model: Any,
   tokens_BT: Int[Array, 'B T'],
   real_BT: Bool[Array, 'B T'],
+  prefix_BT: Bool[Array, 'B T'],
   ids_B: Int[Array, ' B'],
   key: Any,
   limit: Any,
@@ -158,12 +171,14 @@ def prefill(
 ) -> Session:
   """Reads the prompts, padded in front, and draws the first token.
 
+  Tokens of the prefix read each other in both directions.
+
   The cache, for texts of at most `room` tokens, is made here: where it will be
   used, and without a copy.
   """
   batch, length = tokens_BT.shape
   keys_B = core.row_keys(key, ids_B)
-  keys = tokens_of(real_BT)
+  keys = tokens_of(real_BT, prefix_BT=prefix_BT)
   place = place_of(model.cfg.block, keys)
   cache = allocate(
     model.cache_parts(),
@@ -175,7 +190,7 @@ def prefill(
   ).opened(length, fresh=True, span=0)
   live_B = jnp.ones(batch, bool)
   logits_BV, cache, steps_B = read_tokens(
-    model, tokens_BT, place, cache, rule, keys_B, limit, live_B
+    model, tokens_BT, place, cache, rule, keys_B, limit, live_B, real_BT
   )
   spare = ((0, 0), (0, room - length))
   count_B = real_BT.sum(-1, dtype=jnp.int32)

@@ -76,7 +76,7 @@ def prefill(
     return decode.prefill(model, tokens_BT, *args, **choices)
   own, limit = args[:-1], args[-1]
   call = lambda limit, *args: _apart(decode.prefill(*args, limit, **choices))
-  specs = (P(), ROWS, ROWS, ROWS, P())
+  specs = (P(), ROWS, ROWS, ROWS, ROWS, P())
   return _mapped(call, mesh, specs, limit)(model, tokens_BT, *own)
 
 

@@ -42,18 +42,35 @@ def saturation(
   return len(predictions_RNT) + 1 - until_end_RN.sum(0)
 
 
-def overthinking(score_R: Num[np.ndarray, ' R']) -> dict[str, Any]:
-  """What is lost by going on: the best score minus that at the cap.
+def overthinking(
+  score_R: Num[np.ndarray, ' R'], trained_depth: int
+) -> dict[str, Any]:
+  """What is lost by going on, up to the cap and to 4 times the trained depth.
 
   Args:
-    score_R: mean score when every row stops after 1 .. R recurrences.
+    score_R: mean score s_r when every row stops after r = 1 .. R recurrences.
+    trained_depth: recurrences D in training.
+
+  Returns:
+    overthinking: max_r s_r - s_R, never below zero; beside it both scores.
+    change_at_4x_trained: s_4D - s_D, below zero where something is lost;
+    beside it both scores. Absent if R < 4 D.
   """
   peak, last = float(score_R.max()), float(score_R[-1])
-  return {
+  facts = {
     'peak': peak,
     'peak_steps': int(score_R.argmax()) + 1,
     'at_cap': last,
     'overthinking': peak - last,
+  }
+  if len(score_R) < 4 * trained_depth:
+    return facts
+  trained, late = (float(score_R[k * trained_depth - 1]) for k in (1, 4))
+  return {
+    **facts,
+    'at_trained': trained,
+    'at_4x_trained': late,
+    'change_at_4x_trained': late - trained,
   }
 
 

@@ -201,6 +201,13 @@ def run_rows(
   )
 
 
+def halt_logits(model: Any, state: Any) -> jax.Array:
+  """q_halt of every row; NaN for a model without Q-head."""
+  if hasattr(model, 'q_head'):
+    return model.q_values(state)[:, 0]
+  return jnp.full(len(jax.tree.leaves(state)[0]), jnp.nan)
+
+
 def _per_sample(steps_B, cause_B, residual_B):
   """Token rows are averaged, their causes and residuals maximised."""
   if steps_B.ndim == 2:

@@ -120,7 +120,8 @@ def halting_study(
     path: the PNG to write.
     rows: of each rule `name`, `kind`, `mean_steps`, the metric, `spearman`,
       `saturation_distance` and `saturation_lag`.
-    study: `metric`, and `fixed`, the metric at every fixed depth.
+    study: `metric`, and `fixed`, the metric at every fixed depth; where known
+      `change_at_4x_trained`, which the legend tells.
 
   Returns:
     The file written.
@@ -157,7 +158,10 @@ def _accuracy_of_steps(axes: Axes, rules: Sequence[Row], study: Row) -> None:
   metric, fixed = study['metric'], study['fixed']
   steps, shares = ([row[key] for row in fixed] for key in ('steps', metric))
   shares = [100 * share for share in shares]
-  axes.plot(steps, shares, color=SOFT, label='always so many')
+  label = 'always so many'
+  if 'change_at_4x_trained' in study:
+    label += f', {100 * study["change_at_4x_trained"]:+.1f} at 4x trained'
+  axes.plot(steps, shares, color=SOFT, label=label)
   for i, row in enumerate(rules):
     place = [row['mean_steps']], [100 * row[metric]]
     axes.plot(*place, label=_name(row), **_look(i))

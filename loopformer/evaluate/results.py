@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loopformer.evaluate import halting, plots, writing
+from loopformer.evaluate import halting, plots, voting, writing
 from loopformer.evaluate import text as texts
 from loopformer.evaluate.comparison import halting_comparison
 from loopformer.evaluate.measure import (
@@ -38,8 +38,9 @@ def measure(
   sweep_rules: Sequence[Spec] | None = None,
   study: bool = True,
   rollouts: RolloutConfig | None = None,
+  voters: int | None = None,
 ) -> dict[str, Any]:
-  """Depth sweep under each rule, halting comparison, residuals; text losses.
+  """Depth sweep, halting comparison, residuals; text losses, rollouts, votes.
 
   Args:
     subject: the trained model.
@@ -52,6 +53,7 @@ def measure(
     sweep_rules: rules of the depth sweep; by default the same.
     study: whether rules, if any, are compared with where answers saturate.
     rollouts: how the model is rolled out, if at all.
+    voters: rows that vote, all there are for None.
   """
   batch = task.heldout(rows)
   size = min(batch_size, rows)
@@ -61,10 +63,9 @@ def measure(
     subject, task, batch, specs=swept, depths=depths, batch_size=size
   )
   results = _facts(subject, task, rows, cap) | {'sweep': sweep}
-  note = lambda rows: {}
+  metric, note = metric_of(results), lambda rows: {}
   able = writing.prompt_of(task) is None and not isinstance(task, Real)
   if study and rules and able:
-    metric = metric_of(results)
     results['study'], note = _study(subject, task, batch, cap, size, metric)
   results['halting'] = halting_comparison(
     subject, task, batch, specs=rules, cap=cap, batch_size=size, note=note
@@ -76,11 +77,13 @@ def measure(
       subject, task, batch, depth=max(depths), batch_size=size
     )
   if rollouts is not None and rollouts.count:
-    metric = metric_of(results)
     results['rollouts'] = rollout_scores(
       subject.model, task, batch, rollouts, cap=cap, metric=metric,
       batch_size=size, loop=subject.loop,
     )  # fmt: skip
+  if isinstance(task, voting.Voted) and voters != 0:
+    how = {'batch_size': size, 'rows': voters}
+    results['votes'] = voting.measure(subject, task, **how)
   return results
 
 
@@ -110,7 +113,7 @@ def _study(
     'fixed': [
       {'steps': t + 1, metric: float(share)} for t, share in enumerate(score_R)
     ],
-    **halting.overthinking(score_R),
+    **halting.overthinking(score_R, subject.loop.max_steps),
     'saturation': {
       'mean': float(saturated_N.mean()),
       'max': int(saturated_N.max()),

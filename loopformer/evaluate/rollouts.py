@@ -18,15 +18,15 @@ from jaxtyping import Float, Int
 
 from loopformer import core
 from loopformer.core import adjoints
-from loopformer.core.rows import fold_rows, row_keys
-from loopformer.evaluate.measure import first_rows
+from loopformer.core.rows import fold_rows, row_keys, select
+from loopformer.evaluate.measure import first_rows, halt_logits
 from loopformer.nn.config import require
 from loopformer.nn.position import path_noise
 from loopformer.tasks import Batch, Task
 from loopformer.zoo import family as zoo
 from loopformer.zoo.choices import LoopConfig, make_solver
 
-LAST = 3  # recurrences over which the movement of the logits is averaged
+LAST = 3  # moves of the logits, at the end, over which they are averaged
 SHAKEN = 0x7368  # the stream of this noise, apart from a model's own calls
 
 
@@ -37,7 +37,7 @@ class RolloutConfig:
   Attributes:
     count: rollouts of every row; 0 for none.
     steps: recurrences of each; 0 for the cap of the halt rules.
-    noise: deviation of the noise added after every recurrence.
+    noise: deviation of the noise added between recurrences.
     rows: held-out rows that are rolled out, the first ones.
   """
 
@@ -58,8 +58,10 @@ class Rollouts(NamedTuple):
   Attributes:
     answers_NKT: arg-max tokens.
     q_NK: q_halt at the end; NaN for a model without Q-head.
-    moved_NK: mean over cells and the last three recurrences of
-      ||logits - logits before||.
+    moved_NK: mean over cells of ||logits - logits before||, over the last
+      three moves from one recurrence to the next, or as many as there are. 0
+      after a single recurrence, which has none; NaN where the state ceased to
+      be finite.
   """
 
   answers_NKT: Int[np.ndarray, 'N K T']
@@ -77,7 +79,10 @@ class Rollouts(NamedTuple):
     return self._pick(self.q_NK)
 
   def by_stillness(self) -> Int[np.ndarray, 'N T']:
-    """The answer whose logits moved least."""
+    """The answer whose logits moved least, the first of equals.
+
+    So the first rollout after a single recurrence.
+    """
     return self._pick(-self.moved_NK)
 
   def _pick(self, score_NK):
@@ -104,7 +109,10 @@ def rollouts(
     batch: N rows.
     count: K.
     steps: recurrences of each.
-    noise: deviation of normal noise added to the state after every recurrence.
+    noise: deviation sigma of the noise between recurrences,
+      z_t = f(z_{t-1} + sigma N(0, 1)) for t >= 2. What is read of z_t has none
+      of its own, so `noise` alone tells no rollouts of one recurrence apart. A
+      damped solver mixes f with z_{t-1} as it was.
     seed: of all draws; rollout k of a row is the same whatever K is.
     batch_size: runs at a time.
     loop: whose solver and norm are used; by default the state is replaced.
@@ -159,8 +167,9 @@ def rollout_scores(
 
   Returns:
     one: of a single rollout, the mean over all. any: of a judge who knows the
-    answer. by_stillness, and by_q for a model with a Q-head. What was done
-    and the seconds it took, compilation included, besides.
+    answer. by_stillness (of one recurrence: the first rollout), and by_q for
+    a model with a Q-head. What was done and the seconds it took, compilation
+    included, besides.
   """
   begin = time.perf_counter()
   batch = first_rows(batch, cfg.rows)
@@ -200,15 +209,14 @@ def _run(model, rows, rollout_B, *, steps, noise, seed, loop):
   )
 
   def step(state, aux, args, info):
-    state, _ = zoo.step(state, (), args, info)
-    state = _shaken(state, info.keys_B, noise)
-    logits = args[0].readout(state, args[1])
-    moved_B = jnp.mean(jnp.linalg.norm(logits - aux['logits'], axis=-1), -1)
-    recent = jnp.concatenate([aux['moved_KB'][1:], moved_B[None]])
-    return state, {'logits': logits, 'moved_KB': recent}
+    aux = _watched(aux, args[0].readout(state, args[1]))
+    shaken = _shaken(state, info.keys_B, noise)
+    state = select(info.steps_B > 0, shaken, state)
+    return zoo.step(state, (), args, info)[0], aux
 
   logits = model.readout(state, context)
-  recent = jnp.zeros((min(LAST, steps), logits.shape[0]))
+  # Too short for the move away from the start, which falls out.
+  recent = jnp.zeros((min(LAST, steps - 1), logits.shape[0]))
   result = core.iterate(
     step,
     state,
@@ -221,11 +229,21 @@ def _run(model, rows, rollout_B, *, steps, noise, seed, loop):
     aux={'logits': logits, 'moved_KB': recent},
     keys=keys_B,
   )
-  q_B = jnp.full(logits.shape[0], jnp.nan)
-  if hasattr(model, 'q_head'):
-    q_B = model.q_values(result.state)[:, 0]
-  answers_BT = zoo.answers(model, result.aux['logits'])
-  return answers_BT, q_B, jnp.mean(result.aux['moved_KB'], 0)
+  seen = _watched(result.aux, model.readout(result.state, context))
+  moved_B = jnp.sum(seen['moved_KB'], 0) / max(1, len(recent))
+  broken_B = result.cause_B == core.Cause.NON_FINITE
+  return (
+    zoo.answers(model, seen['logits']),
+    halt_logits(model, result.state),
+    jnp.where(broken_B, jnp.nan, moved_B),
+  )
+
+
+def _watched(aux: Any, logits: Any) -> dict[str, Any]:
+  """The newest logits, and how far the last ones moved."""
+  moved_B = jnp.mean(jnp.linalg.norm(logits - aux['logits'], axis=-1), -1)
+  recent = jnp.concatenate([aux['moved_KB'], moved_B[None]])[1:]
+  return {'logits': logits, 'moved_KB': recent}
 
 
 def _shaken(state: Any, keys_B: Any, noise: float) -> Any:

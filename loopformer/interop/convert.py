@@ -122,7 +122,7 @@ def _check(pieces, layout, shapes):
 def _json(path):
   try:
     config = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'file {path} must be JSON: {error}.') from None
   if not isinstance(config, dict):
     raise ValueError(f'file {path} must hold an object, got {config!r}.')
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('out')
   try:
     _run(parser.parse_args(argv))
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, RecursionError) as error:
     print(f'convert: {error}', file=sys.stderr)
     return 2
   return 0

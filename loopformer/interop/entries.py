@@ -1,25 +1,47 @@
 """Layout entries of the parts that language models share."""
 
+from loopformer.interop.fields import Fields
 from loopformer.interop.layout import Entry
 from loopformer.nn.config import BlockConfig
 
 Entries = dict[str, Entry]
 Columns = tuple[int, int]
-# What Hugging Face writes into every config beside the model's own fields.
-HUGGING_FACE_FIELDS = (
-  '_name_or_path',
-  'architectures',
-  'attn_implementation',
-  'auto_map',
-  'bos_token_id',
-  'dtype',
-  'eos_token_id',
-  'model_type',
-  'pad_token_id',
-  'torch_dtype',
-  'transformers_version',
-  'use_cache',
+# What Hugging Face writes into every config beside the model's own fields, in
+# versions 4 and 5, those of generation among them.
+HUGGING_FACE_FIELDS = tuple(
+  """
+  _attn_implementation_autoset _name_or_path add_cross_attention architectures
+  attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
+  chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+  diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
+  eos_token_id exponential_decay_length_penalty finetuning_task
+  forced_bos_token_id forced_eos_token_id id2label is_decoder
+  is_encoder_decoder label2id length_penalty max_length min_length model_type
+  no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+  output_attentions output_hidden_states output_scores pad_token_id prefix
+  problem_type pruned_heads remove_invalid_values repetition_penalty
+  return_dict return_dict_in_generate sep_token_id suppress_tokens
+  task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+  tokenizer_class top_k top_p torch_dtype torchscript transformers_version
+  typical_p use_bfloat16 use_cache
+  """.split()
 )
+
+
+def rotary_theta(fields: Fields, default: float) -> float:
+  """The rotary base, which stands in one of three places.
+
+  Raises:
+    ValueError: if positions are to be scaled.
+  """
+  theta = fields.number('rope_theta', default)
+  for name in ('rope_parameters', 'rope_scaling'):
+    rope = fields.group(name)
+    for kind in ('rope_type', 'type'):
+      rope.only(kind, 'default')
+    theta = rope.number('rope_theta', theta)
+    rope.done()
+  return theta
 
 
 def linear(

@@ -1,9 +1,11 @@
 """A published config, read field by field."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 MISSING = object()
+LARGEST = 2**31 - 1  # counters are int32
 
 
 class Fields:
@@ -32,13 +34,15 @@ class Fields:
     return Fields(value, f'{self.at}.{name}')
 
   def size(self, name: str, default: Any = MISSING) -> int:
-    """A whole number >= 0; null stands for the default."""
+    """A whole number that an int32 holds; null stands for the default."""
     value = self.take(name, default)
     value = default if value is None else value
     if not _is_number(value) or value < 0 or value != int(value):
       raise ValueError(
         f'{self.at}.{name} must be a whole number >= 0, got {value!r}.'
       )
+    if value > LARGEST:
+      raise ValueError(f'{self.at}.{name} must be <= {LARGEST}, got {value!r}.')
     return int(value)
 
   def number(self, name: str, default: Any = MISSING) -> float:
@@ -98,4 +102,4 @@ class Fields:
 
 def _is_number(value) -> bool:
   is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  return is_number and abs(value) < float('inf')
+  return is_number and abs(value) <= sys.float_info.max

@@ -5,6 +5,7 @@ from typing import Any
 from loopformer.interop.entries import (
   HUGGING_FACE_FIELDS,
   decoder_layer,
+  rotary_theta,
   untied_head,
 )
 from loopformer.interop.fields import Fields
@@ -13,6 +14,7 @@ from loopformer.zoo import FAMILIES, hrm_text
 
 MLPS = {
   'silu': 'swiglu',
+  'swish': 'swiglu',
   'gelu': 'gated_gelu_exact',
   'gelu_new': 'gated_gelu',
   'gelu_pytorch_tanh': 'gated_gelu',
@@ -32,7 +34,7 @@ def hrm_text_config(fields: Fields) -> Any:
     hidden=fields.size('intermediate_size', 4096),
     mlp=fields.choice('hidden_act', MLPS, 'silu'),
     epsilon=fields.number('rms_norm_eps', 1e-6),
-    rotary_theta=_theta(fields),
+    rotary_theta=rotary_theta(fields, 1e4),
     attention_bias=fields.flag('attention_bias', False),
     mlp_bias=fields.flag('mlp_bias', False),
   )
@@ -54,22 +56,13 @@ def hrm_text_config(fields: Fields) -> Any:
 
 
 def _low_gradients(fields):
-  given = fields.take('L_bp_cycles', [2])
+  given = fields.take('L_bp_cycles', None)
+  given = [2] if given is None else given
   if not isinstance(given, list) or not all(type(n) is int for n in given):
     raise ValueError(
       f'config.L_bp_cycles must be a list of whole numbers, got {given!r}.'
     )
   return tuple(given)
-
-
-def _theta(fields):
-  """The rotary base, which stands in one of two places."""
-  given = fields.number('rope_theta', 1e4)
-  rope = fields.group('rope_parameters')
-  rope.only('rope_type', 'default')
-  theta = rope.number('rope_theta', given)
-  rope.done()
-  return theta
 
 
 def hrm_text_layout(cfg: Any) -> Layout:

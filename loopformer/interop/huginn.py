@@ -19,6 +19,7 @@ from loopformer.zoo import FAMILIES, huginn
 
 # How it is trained and stored, and names of classes that its code leaves alone.
 IGNORED = (
+  'activation_checkpoint_impl',
   'architecture_class_name',
   'block_class_name',
   'norm_class_name',
@@ -30,7 +31,6 @@ IGNORED = (
   'state_init',
   'injection_type',
   'n_layers',
-  'mean_recurrence',
   'sampling_scheme',
   'mean_backprop_depth',
   'padding_multiple',
@@ -40,6 +40,7 @@ IGNORED = (
   'num_key_value_heads',
   'padded_vocab_size',
   'head_dim',
+  'tie_word_embeddings',
 )
 
 
@@ -62,6 +63,7 @@ def huginn_config(fields: Fields) -> Any:
     coda=fields.size('n_layers_in_coda', 2),
     bias=fields.flag('bias', False),
     tied=fields.flag('tie_embeddings', True),
+    init_recurrences=fields.size('mean_recurrence', 32),
   )
   fields.only('test_time_noise', 0)
   fields.ignore(IGNORED + HUGGING_FACE_FIELDS)

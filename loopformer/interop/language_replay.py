@@ -36,9 +36,8 @@ def gated_recurrences(
   reaches `early_exit_threshold` (R if none does, or for a threshold of 1), and
   `out/weighted_logits`, the mean of all logits under it.
   """
-  fields = Fields(config)
-  last = fields.size('total_ut_steps', 4)
-  threshold = fields.number('early_exit_threshold', 1.0)
+  last = model.cfg.recurrences
+  threshold = Fields(config).number('early_exit_threshold', 1.0)
   deepest = max(map(_depth, filter(STEP.match, wanted)), default=0)
   steps = _after(model, given, range(1, max(last, deepest) + 1))
   counted = [steps[depth] for depth in range(1, last + 1)]
@@ -103,7 +102,8 @@ def _by_name(steps):
 
 def _start(model, given, tokens_BT):
   """The initial state on file, for models that draw theirs at random."""
-  if getattr(model.cfg, 'start', None) != 'normal':
+  start = getattr(model.cfg, 'start', None)
+  if start is None or (start != 'normal' and 'state0' not in given):
     return None
   if 'state0' not in given:
     raise ValueError('in/state0 must be given, got none.')

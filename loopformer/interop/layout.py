@@ -77,9 +77,8 @@ def load(
   """
   graph, state = nnx.split(model)
   flat = {dotted(path): variable for path, variable in nnx.to_flat_state(state)}
-  arrays = {
-    path: np.empty(x.get_value().shape, np.float32) for path, x in flat.items()
-  }
+  shapes = {path: x.get_value().shape for path, x in flat.items()}
+  arrays: dict[str, np.ndarray] = {}
   seen, unknown = set(), []
   for name, tensor in tensors:
     if name in seen:
@@ -87,13 +86,19 @@ def load(
     seen.add(name)
     if name in layout:
       entry = layout[name]
-      part = entry.within(arrays[entry.path])
-      part[...] = converted(name, tensor, entry, part.shape)
+      path, shape = entry.path, shapes[entry.path]
+      ours = converted(name, tensor, entry, entry.within(_hollow(shape)).shape)
+      # Only now that a tensor fits: a config may ask for any size.
+      if path not in arrays:
+        arrays[path] = np.empty(shape, np.float32)
+      entry.within(arrays[path])[...] = ours
     else:
       unknown.append(name)
   check_names(layout, seen, unknown)
   for path, variable in flat.items():
-    variable.set_value(jnp.asarray(arrays.pop(path)))
+    # A stack without layers has arrays without a number, and no tensors.
+    array = arrays.pop(path) if path in arrays else np.zeros(shapes[path], 'f4')
+    variable.set_value(jnp.asarray(array))
   return nnx.merge(graph, state)
 
 
@@ -118,8 +123,7 @@ def published_shapes(
   layout: Layout, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
   """Shapes of all tensors for shapes of our arrays; nothing is allocated."""
-  nothing = np.empty((), np.bool_)
-  arrays = {name: np.broadcast_to(nothing, s) for name, s in shapes.items()}
+  arrays = {name: _hollow(shape) for name, shape in shapes.items()}
   return {
     name: as_published(entry, arrays[entry.path]).shape
     for name, entry in layout.items()
@@ -139,12 +143,17 @@ def converted(
     raise ValueError(
       f'tensor {name} must hold floating-point numbers, got {tensor.dtype}.'
     )
-  want = FORMS[entry.form].theirs(np.empty(shape, np.bool_)).shape
+  want = FORMS[entry.form].theirs(_hollow(shape)).shape
   if tensor.shape != want:
     raise ValueError(
       f'tensor {name} must have shape {want}, got {tensor.shape}.'
     )
   return FORMS[entry.form].ours(np.asarray(tensor, np.float32))
+
+
+def _hollow(shape):
+  """An array of a shape that takes no memory."""
+  return np.broadcast_to(np.False_, shape)
 
 
 def check_names(

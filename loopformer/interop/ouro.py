@@ -7,22 +7,23 @@ from loopformer.interop.entries import (
   decoder_layer,
   linear,
   norm,
+  rotary_theta,
   untied_head,
 )
 from loopformer.interop.fields import Fields
 from loopformer.interop.layout import Entry, Layout
 from loopformer.zoo import FAMILIES, ouro
 
-# How it is trained and run; replay reads the steps and the threshold itself.
+# How it is trained and run; replay reads the threshold itself.
 IGNORED = (
   'attention_dropout',
+  'chunk_size',
   'early_exit_step',
   'early_exit_threshold',
   'initializer_range',
   'layer_types',
   'max_window_layers',
   'sliding_window',
-  'total_ut_steps',
 )
 # Our norms have the gain of ones named after what they follow there.
 NORMS = {
@@ -43,17 +44,17 @@ def ouro_config(fields: Fields) -> Any:
     kv_heads=fields.size('num_key_value_heads', heads),
     hidden=fields.size('intermediate_size', 5632),
     epsilon=fields.number('rms_norm_eps', 1e-6),
-    rotary_theta=fields.number('rope_theta', 1e6),
+    rotary_theta=rotary_theta(fields, 1e6),
   )
   made = FAMILIES['ouro'].config(
     vocab_size=fields.size('vocab_size', 49152),
     seq_len=fields.size('max_position_embeddings', 65536),
     block=block,
     layers=fields.size('num_hidden_layers', 24),
+    recurrences=fields.size('total_ut_steps', 4),
     tied=fields.flag('tie_word_embeddings', False),
   )
   fields.only('hidden_act', 'silu')
-  fields.only('rope_scaling', None)
   fields.only('use_sliding_window', False)
   fields.ignore(IGNORED + HUGGING_FACE_FIELDS)
   return made

@@ -52,17 +52,30 @@ SCALES = {
     (0, -1, 1.0),
   ),
 }
+# The start of the loop, and the deviation of its noise: 0 for that of the
+# embedding. `unit` is normal noise, standardised, and `embed` is noise too.
+STARTS = ('like-init', 'normal', 'embed', 'unit', 'zero')
 # How the model is trained, run or stored.
 RUN_FIELDS = (
+  '_class_name',
+  'activation_checkpoint_impl',
   'architecture_class_name',
   'attn_impl',
   'block_class_name',
   'center_attention',
+  'curriculum_target',
   'debias_attention',
+  'hf_config',
   'init_orthogonal',
+  'lockstep_k',
+  'lockstep_n',
+  'model_class_name',
+  'name',
   'recurrent_iteration_method',
   'sampling_scheme',
-  'state_init',
+  'simple_ops',
+  'skip_initialization',
+  'strategy',
   'use_abacus',
   'use_fused_head',
 )
@@ -94,14 +107,17 @@ def parcae_config(fields: Fields) -> Any:
     'core': fields.size('n_layers_in_recurrent_block', 4),
     'coda': fields.size('n_layers_in_coda', 1),
   }
+  recurrences = fields.size('mean_recurrence', 32)
   made = FAMILIES['parcae'].config(
     vocab_size=_padded(fields),
     seq_len=fields.size('block_size', 4096),
     block=block,
     core_block=core_block,
     **parts,
-    **_value_layers(fields, **parts),
+    **_value_layers(fields, recurrences, **parts),
+    recurrences=recurrences,
     **_scales(fields, width),
+    **_start(fields, width),
     injection=fields.choice('injection_type', INJECTIONS, 'diagonal'),
     prelude_norm=fields.flag('prelude_norm', False),
     softcap=fields.optional('logit_softcap'),
@@ -151,9 +167,17 @@ def _scales(fields, width):
   return {'embed_scale': root**embed, 'logit_scale': factor * root**logit}
 
 
-def _value_layers(fields, *, prelude, core, coda):
+def _start(fields, width):
+  kind = fields.choice('state_init', {n: n for n in STARTS}, 'like-init')
+  deviations = {'normal': 1.0, 'unit': 1.0, 'embed': width**-0.5}
+  return {
+    'start': 'zero' if kind == 'zero' else 'normal',
+    'start_scale': deviations.get(kind, 0.0),
+  }
+
+
+def _value_layers(fields, recurrences, *, prelude, core, coda):
   """Layers with tables and with gates, numbered in two ways as published."""
-  recurrences = fields.size('mean_recurrence', 32)
   counted = core * fields.size('mean_backprop_depth', 8)
   first = prelude + core * recurrences
   numbers = [*range(prelude + core), *range(first, first + coda)]

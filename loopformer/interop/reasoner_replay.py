@@ -10,6 +10,7 @@ import numpy as np
 
 from loopformer import core
 from loopformer.interop.fields import Fields
+from loopformer.interop.reasoners import model_part
 from loopformer.interop.replayed import Arrays, Replayed, jit, token_ids
 from loopformer.nn.losses import CROSS_ENTROPIES, IGNORE
 from loopformer.zoo.family import step
@@ -34,7 +35,7 @@ def segments(
   after it. The loss is that of the first segment.
   """
   batch = _batch(model, given)
-  fields = Fields(config)
+  fields = Fields(model_part(config))
   longest = fields.size('halt_max_steps', 0) or fields.size('loops', 0)
 
   def segment(model, state=None):
@@ -78,7 +79,7 @@ def fixed_point(
   Evaluation decays the step size by `stepsize_decay_eval`; the loss is that of
   one training window, which decays it by `stepsize_decay_train`.
   """
-  batch, fields = _batch(model, given), Fields(config)
+  batch, fields = _batch(model, given), Fields(model_part(config))
   window = fields.size('n_backwards_L', 1)
   patience = {
     'patience': fields.size('decay_patience', 5),
@@ -137,15 +138,25 @@ class _Batch(NamedTuple):
 def _batch(model, given):
   """The inputs, checked against the model."""
   cfg = model.cfg
-  batch = np.shape(given.get('inputs', ()))[:1]
-  grid, classes = (*batch, cfg.seq_len), cfg.num_classes or cfg.vocab_size
+  shape = np.shape(given.get('inputs', ()))
+  batch, grid = shape[:1], (*shape[:1], _length(cfg, shape))
+  classes = cfg.num_classes or cfg.vocab_size
   rows = {'puzzle_identifiers': np.zeros(batch, np.int32)}
   rows |= given if cfg.puzzle_width else {}
+  puzzles = range(cfg.puzzles if cfg.puzzle_width else 1)
   return _Batch(
     token_ids(given, 'inputs', grid, range(cfg.vocab_size)),
     token_ids(given, 'labels', grid, [IGNORE, *range(classes)]),
-    token_ids(rows, 'puzzle_identifiers', batch, range(cfg.puzzles)),
+    token_ids(rows, 'puzzle_identifiers', batch, puzzles),
   )
+
+
+def _length(cfg, shape):
+  """S, or fewer tokens as given where nothing is tied to S."""
+  tied = cfg.mixer == 'mlp' or cfg.positions == 'learned'
+  if tied or cfg.block.rotary == 'grid' or len(shape) != 2:
+    return cfg.seq_len
+  return min(shape[1], cfg.seq_len)
 
 
 def _context(model, batch):

@@ -1,14 +1,15 @@
 """The published files of HRM, TRM, URM, EqR and FPRM.
 
 Configs are the constructors' arguments of the authors' repositories (see the
-families' files), names are those of their state dicts without the prefix
-`_orig_mod.model.` or `model.`.
+families' files), or those of a whole run with the arguments under `arch`; names
+are those of their state dicts without the prefix `_orig_mod.model.` or
+`model.`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from loopformer.interop.fields import Fields
+from loopformer.interop.fields import LARGEST, Fields
 from loopformer.interop.layout import Entry, Layout
 from loopformer.nn.puzzle_embedding import prefix_tokens
 from loopformer.nn.reasoner import ReasonerConfig, published_block
@@ -26,7 +27,15 @@ DERIVED = (
 
 
 def rounded(expansion: float, width: int) -> int:
-  """F = 256 ceil(round(2 e D / 3) / 256), as published."""
+  """F = 256 ceil(round(2 e D / 3) / 256), as published.
+
+  Raises:
+    ValueError: if e D is beyond an int32.
+  """
+  if expansion * width > LARGEST:
+    raise ValueError(
+      f'config.expansion must be <= {LARGEST} / {width}, got {expansion}.'
+    )
   return -(-round(expansion * width * 2 / 3) // 256) * 256
 
 
@@ -36,21 +45,41 @@ def config_of(family: str, published: Mapping[str, Any]) -> ReasonerConfig:
   Raises:
     ValueError: naming a field that is missing, unknown or not supported.
   """
-  fields = Fields(published)
+  fields = Fields(model_part(published))
   made = CONFIGS[family](fields)
   fields.done()
   return made
 
 
+# What a run reads off its data; it may stand beside `arch`.
+DATA_FIELDS = ('vocab_size', 'seq_len', 'num_puzzle_identifiers')
+
+
+def model_part(published: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The constructor's arguments, of those or of a run's whole config.
+
+  Raises:
+    ValueError: if `arch` is there and no object.
+  """
+  arch = published.get('arch', published)
+  if not isinstance(arch, Mapping):
+    raise ValueError(f'config.arch must be an object, got {arch!r}.')
+  sizes = {name: published[name] for name in DATA_FIELDS if name in published}
+  return {**sizes, **arch}
+
+
 # What a published `pos_encodings` means for the rotary layout.
 ROTARY = {'rope': 'half', 'learned': 'none', 'none': 'none', None: 'none'}
-# Of every config: how the model is trained, halted and evaluated.
+# Of every config: how the model is called, trained, halted and evaluated.
 RUN_FIELDS = (
   'batch_size',
   'forward_dtype',
   'halt_exploration_prob',
   'halt_max_steps',
+  'loss',
+  'name',
   'no_ACT_continue',
+  'short_name',
 )
 
 
@@ -207,12 +236,16 @@ TRAINING_FIELDS = (
   'jacobian_reg',
   'n_jacobian_samples',
   'jacobian_eps',
+  'n_decode_steps',
   'q_logit_from_puzzle_emb',
   'q_logit_detach_model',
 )
 
 
 def _fprm(fields):
+  scale = fields.choice('residual_scale', SCALES, None)
+  # The spectral norm is that of the layers behind `input` scales alone.
+  spectral = fields.flag('use_spec_norm_linear', False)
   block = {
     'style': fields.choice('norm_type', STYLES, 'post-norm'),
     'temperature': fields.number('softmax_temp', 1.0),
@@ -225,7 +258,7 @@ def _fprm(fields):
     'conv': fields.choice('conv_type', CONVOLUTIONS, 'none'),
     'conv_taps': fields.size('conv_kernel_size', 4),
     'conv_bias': fields.flag('conv_bias', False),
-    'residual_scale': fields.choice('residual_scale', SCALES, None),
+    'residual_scale': 'spectral' if spectral and scale == 'input' else scale,
     'alpha_inner': fields.number('alpha_1_init', 0.5),
     'alpha_outer': fields.number('alpha_2_init', 0.5),
     'outer_only': fields.flag('outer_only', False),
@@ -235,13 +268,6 @@ def _fprm(fields):
   prefix = fields.size('puzzle_emb_len', 16)
   fields.only('additive_noise_std', 0.0)
   fields.only('eps', 1e-8)
-  # The spectral norm is that of the layers behind `input` scales alone.
-  spectral = fields.flag('use_spec_norm_linear', False)
-  if spectral and own['residual_scale'] == 'input':
-    raise ValueError(
-      'config.use_spec_norm_linear must be false for residual_scale = '
-      "'input-dependent', got true."
-    )
   fields.ignore(SOLVER_FIELDS + TRAINING_FIELDS)
   return FAMILIES['fprm'].config(
     **own, **_mixed(fields, prefix=prefix, **block)
@@ -333,12 +359,15 @@ def _map(cfg):
       names[f'{at}conv.bias'] = Entry('convolution.bias')
   alphas = {'2': 'outer'} if cfg.outer_only else {'1': 'inner', '2': 'outer'}
   for number, ours in alphas.items():
+    layer = f'{at}alpha_{number}_layer.'
     if cfg.residual_scale in ('fixed', 'learned'):
       names[f'{at}alpha_{number}_param'] = Entry(f'scale.{ours}')
-    if cfg.residual_scale == 'input':
-      layer = f'{at}alpha_{number}_layer.'
+    if cfg.residual_scale in ('input', 'spectral'):
       names[f'{layer}weight'] = Entry(f'scale.{ours}.kernel', form='linear')
       names[f'{layer}bias'] = Entry(f'scale.{ours}.bias')
+    if cfg.residual_scale == 'spectral':
+      same = ('scale', 'u', 'v')
+      names |= {layer + name: Entry(f'scale.{ours}.{name}') for name in same}
   return names
 
 

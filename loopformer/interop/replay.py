@@ -4,13 +4,15 @@
 
 builds the model from `config_json`, loads `weights/`, runs it on `in/` and
 prints one JSON line: the largest absolute difference of each `out/*`, the
-largest relative difference of each `grad/*`. The exit status is 1 beyond 1e-4
-and 1e-3, and 2 for a file that cannot be replayed. At padding nothing is
-compared, and losses that read it, with their gradients, are `left_out`.
+largest relative difference of each `grad/*`, null where it is not finite. The
+exit status is 1 beyond 1e-4 and 1e-3, and 2 for a file that cannot be replayed.
+At padding nothing is compared, and losses that read it, with their gradients,
+are `left_out`.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +94,7 @@ def _config(path):
     raise ValueError(f'file {path} must hold config_json, got none.')
   try:
     config = json.loads(str(found['']))
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'config_json must be JSON: {error}.') from None
   if not isinstance(config, dict):
     raise ValueError(f'config_json must be an object, got {config!r}.')
@@ -122,11 +124,11 @@ def _absolute(ours, wanted, name, real_BT):
 
 
 def _largest(mine, theirs):
-  """max |a - b|, infinite where one is not a number and the other is."""
+  """max |a - b|, infinite if a or b somewhere is not a number."""
   mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
   with np.errstate(invalid='ignore'):
     gap = np.where(mine == theirs, 0.0, np.abs(mine - theirs))
-  return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+  return float(np.where(np.isnan(gap), np.inf, gap).max(initial=0.0))
 
 
 def _gradients(model, layout, run, wanted, path):
@@ -165,7 +167,7 @@ def _compared(grads, path, prefix):
   """
   differences = {}
   given = dict(read_tensors(path, prefix=prefix))
-  largest = max((np.abs(x).max(initial=0.0) for x in given.values()), default=0)
+  largest = max(map(_size, given.values()), default=0.0)
   resolved = float(np.finfo(np.float32).eps * largest)
   for name, theirs in given.items():
     if name not in grads:
@@ -175,10 +177,23 @@ def _compared(grads, path, prefix):
       raise ValueError(
         f'{prefix}{name} must have shape {mine.shape}, got {theirs.shape}.'
       )
-    size = float(np.abs(theirs).max(initial=0.0)) or 1.0
-    gap = _largest(mine, theirs)
+    gap, size = _largest(mine, theirs), _size(theirs) or 1.0
     differences[prefix + name] = gap / size if gap > resolved else 0.0
   return differences
+
+
+def _size(x):
+  """The largest finite |x|; zero if there is none."""
+  return float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
+
+
+def _line(result):
+  """JSON, which has no infinity."""
+  finite = {
+    name: None if value in (math.inf, -math.inf) else value
+    for name, value in result.items()
+  }
+  return json.dumps(finite, allow_nan=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,10 +204,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   try:
     result = replay(given.family, given.file)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, RecursionError) as error:
     print(f'replay: {error}', file=sys.stderr)
     return 2
-  print(json.dumps(result))
+  print(_line(result))
   return 0 if result['ok'] else 1
 
 

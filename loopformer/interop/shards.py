@@ -81,7 +81,7 @@ def read_header(path: pathlib.Path) -> Header:
     text = file.read(length)
   try:
     listed = json.loads(text)
-    metadata = listed.pop('__metadata__', {})
+    metadata = dict(listed.pop('__metadata__', {}).items())
     pieces = {
       name: _piece(path, fields, 8 + length) for name, fields in listed.items()
     }
@@ -225,11 +225,13 @@ class Writer:
     return self
 
   def __exit__(self, kind: Any, *_: Any) -> None:
-    if kind is None:
-      with self.partial.open('rb+') as file:
-        os.fsync(file.fileno())
-      self.partial.replace(self.path)
-    self.partial.unlink(missing_ok=True)
+    try:
+      if kind is None:
+        with self.partial.open('rb+') as file:
+          os.fsync(file.fileno())
+        self.partial.replace(self.path)
+    finally:
+      self.partial.unlink(missing_ok=True)
 
   def map(self, name: str) -> np.ndarray:
     """A tensor of the file, mapped into memory until it is let go."""

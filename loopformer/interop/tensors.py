@@ -4,11 +4,12 @@ A `.pt` file is a pickle and may run code when it is opened, so it is not read
 here. Convert it once, where PyTorch is installed, by
 
     state = torch.load(path, map_location='cpu', weights_only=True)
-    state = {name: x.contiguous() for name, x in state.items()}
+    state = {name: x.clone().contiguous() for name, x in state.items()}
     safetensors.torch.save_file(state, 'weights.safetensors')
 """
 
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,9 @@ SUFFIXES = ('.npz', '.safetensors')
 DAMAGED = (
   zipfile.BadZipFile,
   zlib.error,
+  RuntimeError,  # A damaged flag in an npz makes it look encrypted.
+  tokenize.TokenError,
+  SyntaxError,
   SafetensorError,
   ValueError,
   EOFError,

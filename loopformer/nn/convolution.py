@@ -21,8 +21,9 @@ KINDS = ('none', 'line', 'square')
 
 def require_taps(kind: str, taps: int) -> None:
   """Raises `ValueError` unless a convolution can have so many taps."""
-  require('conv_taps', taps, at_least=1)
   require_one_of('conv', kind, KINDS)
+  if kind != 'none':
+    require('conv_taps', taps, at_least=1)
   if kind == 'square' and taps % 2 == 0:
     raise ValueError(f'conv_taps must be odd on a square, got {taps}.')
 

@@ -58,12 +58,13 @@ class Embedding(nnx.Module):
     else:
       e_BTD = self.scale * self.tokens(inputs_BT)
     if self.positions == 'learned':
-      if length > self.position_table.shape[0]:
+      table = self.position_table[...]
+      if positions_BT is None and length > table.shape[0]:
         raise ValueError(
-          f'inputs must have at most seq_len = '
-          f'{self.position_table.shape[0]} tokens, got {length}.'
+          f'inputs must have at most seq_len = {table.shape[0]} tokens, got '
+          f'{length}.'
         )
-      e_BTD = e_BTD + self.scale * self.position_table[...][place]
+      e_BTD = e_BTD + self.scale * table[place]
     if self.positions == 'sinusoidal':
       e_BTD = e_BTD + sinusoid(place, e_BTD.shape[-1])
     return e_BTD

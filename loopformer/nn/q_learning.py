@@ -22,7 +22,7 @@ class Supervised(NamedTuple):
     state: the state that was read out.
     exact_B: rows whose every labelled cell is right.
     last_B: rows that have made all the recurrences they may.
-    ahead: calls the model for the state one recurrence later, no gradient.
+    ahead: calls the model for the state one segment later, no gradient.
   """
 
   state: Any

@@ -8,6 +8,7 @@ memory, not by arithmetic.
 import dataclasses
 
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.mlp import GATED
 from loopformer.plan.saved import FLOAT, attention_saved, mlp_saved
 
 
@@ -75,8 +76,9 @@ def attention_cost(block: BlockConfig, tokens: int, keys: int) -> Cost:
 
 
 def mlp_cost(block: BlockConfig, tokens: int, *, taps: int = 0) -> Cost:
-  """W2 act(W1 x) at every token; W1 is twice as wide under swiglu."""
-  hidden = (3 if block.mlp == 'swiglu' else 2) * block.hidden_width
+  """W2 act(W1 x) at every token; W1 is twice as wide under a gate."""
+  gated = block.mlp == 'swiglu' or block.mlp.startswith(GATED)
+  hidden = (2 + gated) * block.hidden_width
   return Cost(
     2 * block.width * hidden * tokens,
     saved=mlp_saved(block, tokens, taps=taps),

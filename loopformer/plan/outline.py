@@ -264,13 +264,17 @@ def _urm(cfg, tokens, keys) -> Outline:
 
 
 def _fprm(cfg, tokens, keys) -> Outline:
-  """One call of the stack; residual scales may read the state."""
+  """One call of the stack; residual scales may read the state.
+
+  Not counted is the power method of a spectral scale: its products with one
+  vector are the same for any number of rows.
+  """
   width, length = cfg.block.width, tokens + cfg.prefix_len
   layer = _reasoner_layer(cfg, tokens, keys)
   if cfg.residual_scale != 'none':
     layer += Cost(saved=2 * scale_saved(width, length))
   maps = 0
-  if cfg.residual_scale == 'input':
+  if cfg.residual_scale in ('input', 'spectral'):
     maps = 1 if cfg.outer_only else 2
   scale = linear_cost(width, width, length) * maps
   shape = {'none': 0, 'line': 1, 'square': 2}[cfg.conv]

@@ -9,6 +9,7 @@ keeps no probabilities.
 """
 
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.mlp import GATED
 
 FLOAT = 4  # bytes of the residual stream
 # Arrays of the hidden width that an MLP keeps, the input of W2 among them.
@@ -16,9 +17,12 @@ HIDDEN = {
   'swiglu': 3.0,
   'gelu': 6.0,
   'gelu_exact': 4.0,
+  'relu': 1.25,
+  'silu': 4.0,
   'relu2': 2.25,
   'half_relu2': 2.25,
 }
+PRODUCT = 2  # more under a gate: both factors
 CONVOLVED = 3  # more with a convolution behind the activation, besides its taps
 
 
@@ -39,7 +43,9 @@ def attention_saved(block: BlockConfig, tokens: int, keys: int) -> int:
 
 def mlp_saved(block: BlockConfig, tokens: int, *, taps: int = 0) -> int:
   """What an MLP keeps: its hidden vectors and the arrays of its branch."""
-  arrays = HIDDEN[block.mlp] + (CONVOLVED + taps if taps else 0)
+  gated = block.mlp.startswith(GATED)
+  arrays = HIDDEN[block.mlp.removeprefix(GATED)] + PRODUCT * gated
+  arrays += CONVOLVED + taps if taps else 0
   hidden = int(arrays * block.hidden_width)
   return tokens * (_size(block) * hidden + _branch_saved(block))
 

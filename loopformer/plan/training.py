@@ -150,6 +150,8 @@ def training_cost(
     *_heads(outline, plan, halt, rows),
     *_losses(outline, plan, objective, terms),
   ]
+  if objective == 'supervision' and terms is halt_and_continue_terms:
+    uses += _ahead(outline, recurrences, halt, rows)
   if make_solver(solver).best is not None:
     uses.append(Use(outline.step(), 1))
   # A transpose to the state alone spares the products with inputs.
@@ -211,8 +213,14 @@ def _losses(outline, plan, objective, terms) -> Iterator[Use]:
     yield Use(gate, plan.gradient, 2 * plan.gradient, plan.again)
   if objective == 'supervision' and terms is not None:
     yield Use(outline.heads['q'], 1, 2)
-  if objective == 'supervision' and terms is halt_and_continue_terms:
-    yield Use(outline.step() + outline.heads['q'], 1)
+
+
+def _ahead(outline, recurrences, halt, rows) -> Iterator[Use]:
+  """One more segment under the same rule, without gradient, and its Q-value."""
+  yield Use(outline.step(), recurrences)
+  yield Use(outline.heads['q'], 1)
+  heads = (head_of(outline, rule, rows) for rule in rules_of(halt))
+  yield from (Use(head, recurrences) for head in heads if head is not None)
 
 
 def rules_of(halt: Spec) -> Iterator[str]:

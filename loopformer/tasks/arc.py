@@ -9,7 +9,7 @@ tests come from votes over copies.
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -22,14 +22,14 @@ from loopformer.tasks.arc_grid import (
   SIDE,
   VOCAB,
   Augmentation,
-  Grid,
   decode,
   encode,
 )
 from loopformer.tasks.arc_json import Pair, Puzzle
+from loopformer.tasks.arc_vote import Ballot, Ranked
 from loopformer.tasks.task import IGNORE, Batch, require
 
-Ranked = dict[tuple[str, int], list[Grid]]
+Answer = Callable[[Batch], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,11 +149,13 @@ class Arc:
 
   def heldout(self, count: int) -> Batch:
     """Tests as they stand, then under copies 1, 2, ..., then all again."""
-    total = self.num_heldout
-    rows_B3 = self._heldout_rows[np.arange(count) % total]
+    return self._tests(np.arange(count) % self.num_heldout)
+
+  def _tests(self, index_B: np.ndarray) -> Batch:
+    rows_B3 = self._heldout_rows[index_B]
     pairs = [self.test_pairs[which][test] for _, which, test in rows_B3]
     ids_B = self._first_P[rows_B3[:, 1]] + rows_B3[:, 0]
-    return self._batch(pairs, ids_B, np.zeros((count, 2)))
+    return self._batch(pairs, ids_B, np.zeros((len(index_B), 2)))
 
   def _batch(
     self, pairs: Sequence[Pair], ids_B: np.ndarray, place_B2: np.ndarray
@@ -201,8 +203,46 @@ class Arc:
     Raises:
       ValueError: a row is not a test of its puzzle id.
     """
-    grids: dict[tuple[str, int], list[Grid]] = {}
-    scores: dict[tuple[str, int], list[float]] = {}
+    return arc_vote.tally(self._ballots(predictions_NT, batch, scores_N), top)
+
+  def voted(
+    self, answer: Answer, *, size: int, rows: int | None = None
+  ) -> dict[str, float]:
+    """pass@1 and pass@2 by votes of the first `rows` of `heldout`.
+
+    Args:
+      answer: predictions [N, T] of a batch, with scores [N] that break ties
+        (published: sigmoid of q_halt), or None.
+      size: rows of a batch; the last one may have fewer.
+      rows: how many vote; None for each test under each copy, as published.
+
+    Returns:
+      rows and tests, how many; pass@1 and pass@2, see `arc_vote.pass_at_k`.
+    """
+    total = self.num_heldout
+    require(rows is None or rows >= 1, 'rows', rows, '>= 1 or None')
+    total = total if rows is None else min(rows, total)
+
+    def ballots():
+      for begin in range(0, total, size):
+        batch = self._tests(np.arange(begin, min(begin + size, total)))
+        predictions_NT, scores_N = answer(batch)
+        yield from self._ballots(predictions_NT, batch, scores_N)
+
+    ranked = arc_vote.tally(ballots(), 2)
+    return {
+      'rows': total,
+      'tests': sum(map(len, self.test_pairs)),
+      **{f'pass@{k}': self.pass_at_k(ranked, k) for k in (1, 2)},
+    }
+
+  def _ballots(
+    self,
+    predictions_NT: Int[np.ndarray, 'N T'],
+    batch: Batch,
+    scores_N: Float[np.ndarray, ' N'] | None,
+  ) -> Iterator[Ballot]:
+    """One vote per row and test that its input is of."""
     for row, puzzle_id in enumerate(batch['puzzles']):
       which, augmentation = self.puzzle(int(puzzle_id))
       asked = arc_vote.key(augmentation.invert(decode(batch['inputs'][row])))
@@ -211,11 +251,8 @@ class Arc:
         raise ValueError(f'batch row {row} must be a test of task {name!r}.')
       grid = augmentation.invert(decode(predictions_NT[row]))
       for test in self._numbers[which][asked]:
-        place = self.puzzles[which].name, test
-        grids.setdefault(place, []).append(grid)
-        given = 0.0 if scores_N is None else float(scores_N[row])
-        scores.setdefault(place, []).append(given)
-    return {at: arc_vote.rank(grids[at], scores[at], top) for at in grids}
+        score = 0.0 if scores_N is None else float(scores_N[row])
+        yield (self.puzzles[which].name, test), grid, score
 
   @functools.cached_property
   def _numbers(self) -> list[dict[bytes, list[int]]]:
@@ -227,7 +264,7 @@ class Arc:
         tables[-1].setdefault(arc_vote.key(pair.input), []).append(test)
     return tables
 
-  def pass_at_k(self, ranked: Mapping, k: int = 2) -> float:
+  def pass_at_k(self, ranked: Ranked, k: int = 2) -> float:
     """`arc_vote.pass_at_k` over every held-out test, voted on or not."""
     answers = {
       (puzzle.name, test): pair.output

@@ -1,11 +1,22 @@
 """From many predictions of one grid to a few: votes, and pass@k."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from loopformer.tasks.arc_grid import Grid
+from loopformer.tasks.task import require
+
+Test = tuple[str, int]  # a task's name and the number of its test
+Ballot = tuple[Test, Grid, float]
+
+
+class Ranked(NamedTuple):
+  """Grids of each test by votes, the first of them; no more than `top`."""
+
+  grids: dict[Test, list[Grid]]
+  top: int
 
 
 def key(grid_hw: Grid) -> bytes:
@@ -33,18 +44,28 @@ def rank(
   return [grid_hw for grid_hw, _ in ranked[:top]]
 
 
-def pass_at_k(
-  ranked: Mapping[Any, Sequence[Grid]],
-  answers: Mapping[tuple[str, int], Grid],
-  k: int,
-) -> float:
+def tally(ballots: Iterable[Ballot], top: int = 2) -> Ranked:
+  """`rank` of the votes on each test, in whatever order they come."""
+  boxes: dict[Test, tuple[list[Grid], list[float]]] = {}
+  for test, grid_hw, score in ballots:
+    grids, scores = boxes.setdefault(test, ([], []))
+    grids.append(grid_hw)
+    scores.append(score)
+  return Ranked({test: rank(*box, top) for test, box in boxes.items()}, top)
+
+
+def pass_at_k(ranked: Ranked, answers: Mapping[Test, Grid], k: int) -> float:
   """Mean over tasks of the share of tests whose answer is in the first k.
 
-  Keys are (task, number of the test). Every test of `answers` counts, those
-  that got no vote as wrong.
+  Every test of `answers` counts, those that got no vote as wrong.
+
+  Raises:
+    ValueError: k is not in 1 .. the number of grids that were kept of a test.
   """
+  kept = f'in 1..{ranked.top}, the grids kept of each test'
+  require(1 <= k <= ranked.top, 'k', k, kept)
   solved: dict[str, list[bool]] = {}
   for test, answer_hw in answers.items():
-    first = [key(grid_hw) for grid_hw in ranked.get(test, ())[:k]]
+    first = [key(grid_hw) for grid_hw in ranked.grids.get(test, ())[:k]]
     solved.setdefault(test[0], []).append(key(answer_hw) in first)
   return float(np.mean([np.mean(tests) for tests in solved.values()]))

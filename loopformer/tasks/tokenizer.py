@@ -17,6 +17,7 @@ END_NAMES = (
 )  # fmt: skip
 _INSTALL = "pip install 'loopformer[tokenizers]'"
 _UNKNOWN = '\ufffd'
+BYTES_END = 255
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class ByteTokenizer:
   """One token a byte of UTF-8; 0xFF, which UTF-8 never has, ends a document."""
 
   vocab_size = 256
-  end_of_document: int | None = 255
+  end_of_document: int | None = BYTES_END
   fingerprint = 'bytes'
 
   def encode(self, text: str) -> Int32[np.ndarray, ' T']:
@@ -71,8 +72,8 @@ class ByteTokenizer:
     return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
   def decode(self, tokens_T: Integer[np.ndarray, ' T']) -> str:
-    """The text of the bytes, ends of documents left out."""
-    kept = tokens_T[tokens_T != self.end_of_document]
+    """The text of the bytes; ends of documents and higher ids give none."""
+    kept = tokens_T[tokens_T < BYTES_END]
     return kept.astype(np.uint8).tobytes().decode(errors='replace')
 
   def decoder(self) -> Decoder:
@@ -91,8 +92,8 @@ class _ByteDecoder:
     self._decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
 
   def push(self, token: int) -> str:
-    ends = token == ByteTokenizer.end_of_document
-    return '' if ends else self._decoder.decode(bytes([token]))
+    written = token < BYTES_END
+    return self._decoder.decode(bytes([token])) if written else ''
 
   def flush(self) -> str:
     text = self._decoder.decode(b'', final=True)

@@ -14,6 +14,7 @@ devices. Nothing is pickled. The directory is local or mounted, since atomicity
 is a rename.
 """
 
+import functools
 import json
 import operator
 import os
@@ -190,28 +191,33 @@ def restore(
   *,
   step: int | None = None,
   allow_nonfinite: bool = False,
+  partial: bool = False,
 ) -> Restored | None:
   """Reads the newest intact step, or `step`; None if there are no steps.
 
   `like` is a tree of arrays, `jax.ShapeDtypeStruct`s or Python numbers. Each
   leaf comes back as its counterpart: NumPy as NumPy, a number as a number, the
   rest on the counterpart's sharding, whatever devices it was written from. A
-  damaged step is passed over with a warning for the one before.
+  damaged step is passed over with a warning for the one before. With `partial`
+  a step may hold more than `like`, which is not read.
 
   Raises:
     CheckpointError: `step`, or every step, is damaged.
     ValueError: there is no `step`; the tree of a step differs from `like`; a
       leaf holds NaN or infinity and `allow_nonfinite` is False.
   """
+  read = functools.partial(
+    _restore_step, like=like, allow_nonfinite=allow_nonfinite, partial=partial
+  )
   directory = pathlib.Path(directory).absolute()
   found = steps(directory)
   if step is not None:
     if step not in found:
       raise ValueError(f'step must be one of {found}, got {step}.')
-    return _restore_step(directory, step, like, allow_nonfinite)
+    return read(directory, step)
   for candidate in reversed(found):
     try:
-      return _restore_step(directory, candidate, like, allow_nonfinite)
+      return read(directory, candidate)
     except CheckpointError as error:
       logging.warning('%s; trying the step before.', error)
   if found:
@@ -230,7 +236,12 @@ def verify_directory(directory: Path) -> list[str]:
 
 
 def _restore_step(
-  directory: pathlib.Path, step: int, like: PyTree, allow_nonfinite: bool
+  directory: pathlib.Path,
+  step: int,
+  *,
+  like: PyTree,
+  allow_nonfinite: bool,
+  partial: bool,
 ) -> Restored:
   path = _step_path(directory, step)
   problems = manifest.verify(path)
@@ -243,7 +254,10 @@ def _restore_step(
       f'schema of step {step} must be {SCHEMA}, got {content["schema"]}.'
     )
   flat = leaves.flatten(like)
-  leaves.check_tree(step, content['leaves'], flat)
+  saved = content['leaves']
+  if partial:
+    saved = {name: saved[name] for name in flat if name in saved}
+  leaves.check_tree(step, saved, flat)
   arrays = _read(step, lambda: _read_arrays(path / 'state', flat))
   if not allow_nonfinite:
     leaves.check_finite(step, arrays)
@@ -310,7 +324,7 @@ def _write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 def _read_arrays(
   path: pathlib.Path, flat: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-  """The arrays whole and on the host, so that no device layout matters."""
+  """These arrays whole and on the host, so that no device layout matters."""
   arrays = {
     n: leaves.empty(leaf) for n, leaf in flat.items() if not np.size(leaf)
   }
@@ -321,7 +335,9 @@ def _read_arrays(
   }
   if as_numpy:
     with _orbax() as orbax:
-      arguments = ocp.args.PyTreeRestore(restore_args=as_numpy)
+      arguments = ocp.args.PyTreeRestore(
+        as_numpy, restore_args=as_numpy, partial_restore=True
+      )
       arrays |= orbax.restore(path, args=arguments)
   return arrays
 

@@ -19,12 +19,17 @@ ADJOINTS_OF = {
 
 def check_objective(experiment: Any) -> None:
   """Raises `ValueError` unless model and loop allow the objective."""
-  objective = experiment.train.objective
-  adjoint = experiment.loop.adjoint['name']
+  objective, loop = experiment.train.objective, experiment.loop
+  adjoint = loop.adjoint['name']
   if adjoint not in ADJOINTS_OF[objective]:
     raise ValueError(
       f'loop.adjoint.name must be one of {ADJOINTS_OF[objective]} for '
       f'train.objective = {objective!r}, got {adjoint!r}.'
+    )
+  if objective in ('every', 'supervision') and 'act' in _names(loop.halt):
+    raise ValueError(
+      f'loop.halt must not hold act for train.objective = {objective!r}, '
+      f'which does not pay for pondering, got {dict(loop.halt)}.'
     )
   check = {
     'supervision': _check_supervision,
@@ -36,12 +41,23 @@ def check_objective(experiment: Any) -> None:
     check(experiment)
 
 
+def _names(halt):
+  """Names of a halt rule and of all it is made of."""
+  parts = [*halt.get('rules', ()), *([halt['rule']] if 'rule' in halt else [])]
+  return {halt['name']}.union(*map(_names, parts))
+
+
 def _check_supervision(experiment):
   loop, family = experiment.loop, FAMILIES[experiment.family]
   if loop.depth is not None or loop.rows != 'sample':
     raise ValueError(
       "train.objective = 'supervision' needs loop.depth = None and "
       f"loop.rows = 'sample', got {loop.depth} and {loop.rows!r}."
+    )
+  if getattr(experiment.task, 'pack', False):
+    raise ValueError(
+      "task.pack must be False for train.objective = 'supervision', which "
+      'does not tell packed documents apart, got True.'
     )
   if family.terms is not None and 'q' not in family.heads(experiment.model):
     raise ValueError(

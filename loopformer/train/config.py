@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
-from loopformer.zoo.choices import nearest
+from loopformer.zoo.choices import check_value, nearest
 
 
 def from_mapping(
@@ -15,10 +15,12 @@ def from_mapping(
   """Builds dataclass `cls` from nested mappings.
 
   Integers pass for floats and lists for tuples; nothing else is converted.
+  A seed is a number of 32 bits.
 
   Raises:
     ValueError: for an unknown field (with the nearest valid name), a missing
-      one, a wrong type, or a value the dataclass refuses.
+      one, a wrong type, a number that is not finite, or a value the dataclass
+      refuses.
   """
   fields = {field.name: field for field in dataclasses.fields(cls)}
   for key in values:
@@ -32,6 +34,10 @@ def from_mapping(
     key: _parse(hints[key], value, _join(path, key))
     for key, value in values.items()
   }
+  if not 0 <= parsed.get('seed', 0) < 2**32:
+    raise ValueError(
+      f'{_join(path, "seed")} must be in [0, 2**32), got {parsed["seed"]}.'
+    )
   try:
     return cls(**parsed)
   except TypeError as error:
@@ -90,11 +96,8 @@ def _parse(hint, value, path):
     if not isinstance(value, (list, tuple)):
       raise _wrong_type(path, 'a list', value)
     return tuple(_parse(options[0], item, path) for item in value)
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if not isinstance(value, hint) or (isinstance(value, bool) and hint is int):
-    raise _wrong_type(path, hint.__name__, value)
-  return value
+  check_value(path, hint, value)
+  return float(value) if hint is float else value
 
 
 def _wrong_type(path, wanted, value):

@@ -143,7 +143,8 @@ class TrainConfig:
       'keep',
     ):
       require(name, getattr(self, name), at_least=1)
-    require('seed', self.seed, at_least=0)
+    if not 0 <= self.seed < 2**32:
+      raise ValueError(f'seed must be in [0, 2**32), got {self.seed}.')
     require('ponder_weight', self.ponder_weight, at_least=0)
     require_one_of('objective', self.objective, checks.ADJOINTS_OF)
     require_one_of('cross_entropy', self.cross_entropy, CROSS_ENTROPIES)

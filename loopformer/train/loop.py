@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import pathlib
 import platform
 import signal
@@ -160,7 +161,7 @@ class _Run:
     step, metrics = pending
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
     if not values.pop('finite'):
-      self.nonfinite(step, int(values['first_bad_leaf']))
+      self.nonfinite(step, values)
     values.pop('first_bad_leaf')
     if step % self.cfg.log_every == 0 or step == self.cfg.steps:
       self.writer.write(step, values)
@@ -169,9 +170,16 @@ class _Run:
         step, {k: values[k] for k in ('loss', 'exact_accuracy') if k in values}
       )
 
-  def nonfinite(self, step: int, leaf: int) -> None:
-    """Names the step and the first bad leaf; stops the run if told to."""
-    where = 'the loss' if leaf < 0 else f'the gradient of {self.leaves[leaf]}'
+  def nonfinite(self, step: int, values: Mapping[str, float]) -> None:
+    """Names the step and what went bad first; stops the run if told to."""
+    leaf = int(values['first_bad_leaf'])
+    where = 'the update'
+    if leaf >= 0:
+      where = f'the gradient of {self.leaves[leaf]}'
+    elif not math.isfinite(values['loss']):
+      where = 'the loss'
+    elif not math.isfinite(values['gradient_norm']):
+      where = 'the norm of the gradients'
     line = f'step {step}: {where} is not finite'
     if self.cfg.on_nonfinite == 'abort':
       raise NonFiniteError(f'{line}; parameters are those of step {step - 1}.')

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Shaped
 from loopformer.core import adjoints
 from loopformer.core.ponder import (
   expected_steps,
+  holds_act,
   kl_to_geometric,
   ponder_cost,
 )
@@ -38,7 +39,6 @@ class Objective(NamedTuple):
 
   name: str
   plan: Plan
-  halt_name: str
   ponder_weight: float
   prior: float
   exit_gate: ExitGateConfig = ExitGateConfig()
@@ -180,7 +180,7 @@ def _last(model, batch, objective):
   result, context = _run(model, batch, objective)
   logits_BTV = output_logits(model, result, context)
   extra_B = jnp.zeros(())
-  if objective.halt_name == 'act':
+  if holds_act(result):
     extra_B = objective.ponder_weight * _per_sample(ponder_cost(result))
   loss_B = row_loss(logits_BTV, batch.labels_BT)
   return _terms(loss_B, extra_B, logits_BTV, result)

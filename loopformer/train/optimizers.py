@@ -50,11 +50,18 @@ class OptimizerConfig:
       raise ValueError(f'learning_rate must be > 0, got {self.learning_rate}.')
     for name in ('warmup', 'weight_decay', 'clip'):
       require(name, getattr(self, name), at_least=0)
-    for name in ('b1', 'b2', 'cooldown', 'floor'):
+    for name in ('cooldown', 'floor'):
       if not 0 <= getattr(self, name) <= 1:
         raise ValueError(
           f'{name} must be in [0, 1], got {getattr(self, name)}.'
         )
+    for name in ('b1', 'b2'):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be in [0, 1), got {getattr(self, name)}.'
+        )
+    if not self.epsilon > 0:
+      raise ValueError(f'epsilon must be > 0, got {self.epsilon}.')
 
 
 class AdamAtan2State(NamedTuple):

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+from flax import nnx
 
 from loopformer.evaluate.measure import Subject
 from loopformer.tasks import Task
 from loopformer.train import checkpoint
 from loopformer.train.experiment import (
   EvalConfig,
+  Experiment,
   bind,
   build_task,
   build_variations,
   from_dict,
 )
-from loopformer.train.state import Setup, TrainState, make_setup, merge
+from loopformer.train.state import Setup, TrainState, merge
 from loopformer.zoo import FAMILIES
 
 
@@ -38,6 +40,9 @@ class Run(NamedTuple):
 def restore_run(workdir: str | pathlib.Path, *, step: int | None = None) -> Run:
   """The newest intact checkpoint of a run, or the given step.
 
+  Only the model that is measured is read, whole and onto one device, whatever
+  mesh and batch it was trained with.
+
   Raises:
     ValueError: if the workdir holds no run or no such step.
   """
@@ -47,14 +52,20 @@ def restore_run(workdir: str | pathlib.Path, *, step: int | None = None) -> Run:
     raise ValueError(f'workdir must hold a run (config.json), got {workdir}.')
   experiment = from_dict(json.loads(path.read_text()))
   task = build_task(experiment)
-  setup = make_setup(bind(experiment, task))
+  experiment = bind(experiment, task)
+  abstract = FAMILIES[experiment.family].abstract(experiment.model)
+  graph, params, rest = nnx.split(abstract, nnx.Param, ...)
+  measured = 'ema' if _averaged(experiment) else 'params'
+  like = {measured: params, 'rest': rest}
   restored = checkpoint.restore(
-    workdir / 'checkpoints', setup.abstract, step=step
+    workdir / 'checkpoints', like, step=step, partial=True
   )
   if restored is None:
     raise ValueError(f'workdir must hold a checkpoint, got {workdir}.')
+  state = restored.state
+  model = nnx.merge(graph, state[measured], state['rest'])
   return Run(
-    subject_of(setup, restored.state),
+    _subject(experiment, jax.device_put(model, jax.local_devices()[0])),
     task,
     experiment.eval,
     restored.step,
@@ -66,12 +77,20 @@ def restore_run(workdir: str | pathlib.Path, *, step: int | None = None) -> Run:
 def subject_of(setup: Setup, state: TrainState) -> Subject:
   """The model of a training state, with averaged parameters if it has them."""
   experiment = setup.experiment
-  averaged = experiment.eval.use_ema and state.ema is not None
-  params = state.ema if averaged else state.params
+  params = state.ema if _averaged(experiment) else state.params
   model = merge(setup, params, state.rest)
   if setup.mesh.shape['data'] == setup.mesh.size:
     # Copies of the whole model: one is measured, not all at once.
     model = jax.device_put(model, setup.mesh.local_devices[0])
+  return _subject(experiment, model)
+
+
+def _averaged(experiment: Experiment) -> bool:
+  """Whether it is the averaged parameters that are measured."""
+  return experiment.eval.use_ema and experiment.train.ema > 0
+
+
+def _subject(experiment: Experiment, model: nnx.Module) -> Subject:
   return Subject(
     model=model,
     heads=FAMILIES[experiment.family].heads(experiment.model),

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from loopformer.train.experiment import SourceConfig
-from loopformer.train.restore import restore_run
+from loopformer.train.config import differences, to_mapping
+from loopformer.train.restore import Run, restore_run
 from loopformer.train.state import Setup, TrainState, create
 from loopformer.zoo import FAMILIES
 
@@ -14,8 +14,9 @@ from loopformer.zoo import FAMILIES
 def begin(setup: Setup) -> TrainState:
   """The state at step 0.
 
-  With a source it has the parameters of that run's newest checkpoint, averaged
-  ones if they are what is measured there; all else starts anew.
+  With a source it has the arrays of that run's newest checkpoint, trained ones
+  averaged if that is what is measured there; all else starts anew. Of a model
+  made of layers of the source only trained arrays are taken.
 
   Raises:
     ValueError: if the source holds no run, or one of another model.
@@ -23,41 +24,67 @@ def begin(setup: Setup) -> TrainState:
   state, source = create(setup), setup.experiment.train.source
   if not source.workdir:
     return state
-  theirs = arrays_of(_model_of(setup, source))
-  ours = arrays_of(state.params)
+  run = restore_run(source.workdir)
+  if source.layers:
+    theirs, ours = arrays_of(_adopted(setup, run)), arrays_of(state.params)
+  else:
+    _check_config(setup, run)
+    theirs = arrays_of(run.subject.model, ...)
+    ours = arrays_of(state.params) | arrays_of(state.rest, ...)
   for name in sorted({*ours, *theirs}):
     shapes = [getattr(x.get(name), 'shape', None) for x in (ours, theirs)]
     if shapes[0] != shapes[1]:
-      raise ValueError(
-        f'train.source.workdir must hold a run of the same model, got {name} '
-        f'of shape {shapes[1]} for {shapes[0]} in {source.workdir!r}.'
-      )
-  return _with_params(state, theirs)
+      raise _other_model(setup, f'{name} of shape {shapes[1]} for {shapes[0]}')
+  params = _placed(state.params, theirs)
+  ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
+  rest = state.rest if source.layers else _placed(state.rest, theirs)
+  return state._replace(params=params, rest=rest, ema=ema)
 
 
-def arrays_of(tree: Any) -> dict[str, jax.Array]:
-  """Trained arrays by their path."""
-  leaves = jax.tree_util.tree_leaves_with_path(nnx.state(tree, nnx.Param))
+def arrays_of(tree: Any, kind: Any = nnx.Param) -> dict[str, jax.Array]:
+  """Trained arrays, or those of another kind, by their path."""
+  leaves = jax.tree_util.tree_leaves_with_path(nnx.state(tree, kind))
   return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _model_of(setup: Setup, source: SourceConfig) -> nnx.Module:
-  model = restore_run(source.workdir).subject.model
-  if not source.layers:
-    return model
+def _adopted(setup: Setup, run: Run) -> nnx.Module:
+  """This run's model, made of layers of the source."""
   experiment = setup.experiment
   adopt = FAMILIES[experiment.family].adopt
   assert adopt is not None  # `checks.check_source` has seen to it.
-  return adopt(experiment.model, model, source.layers)
+  layers = experiment.train.source.layers
+  return adopt(experiment.model, run.subject.model, layers)
 
 
-def _with_params(state, arrays):
-  """The state with other parameters, where they belong and in every role."""
-  params = jax.tree_util.tree_map_with_path(
+def _check_config(setup: Setup, run: Run) -> None:
+  """Refuses a model of the same family that computes something else.
+
+  Texts may be longer than the source's; where that is a shape, shapes tell.
+  """
+  if run.family != setup.experiment.family:
+    return
+  ours, theirs = (
+    to_mapping(cfg) | {'seq_len': None}
+    for cfg in (setup.experiment.model, run.subject.model.cfg)
+  )
+  lines = differences(theirs, ours, path='model')
+  if lines:
+    raise _other_model(setup, lines[0])
+
+
+def _other_model(setup, difference):
+  workdir = setup.experiment.train.source.workdir
+  return ValueError(
+    'train.source.workdir must hold a run of the same model, got '
+    f'{difference} in {workdir!r}.'
+  )
+
+
+def _placed(tree, arrays):
+  """The tree with other arrays, where they belong."""
+  return jax.tree_util.tree_map_with_path(
     lambda path, old: jax.device_put(
       arrays[jax.tree_util.keystr(path)], old.sharding
     ),
-    state.params,
+    tree,
   )
-  ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
-  return state._replace(params=params, ema=ema)

@@ -61,6 +61,7 @@ def train_step(
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1 - cfg.ema)
   finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+  finite &= first_bad_leaf((updates, rest)) < 0
   # A step that is not finite changes nothing, so what is saved stays sound.
   params, rest, ema, opt_state = jax.tree.map(
     lambda new, old: jnp.where(finite, new, old),
@@ -195,7 +196,6 @@ def make_objective(setup: Setup, depth_B: Any, free_B: Any = None) -> Objective:
   return Objective(
     name=experiment.train.objective,
     plan=_plan(setup, heads, depth_B, free_B),
-    halt_name=experiment.loop.halt['name'],
     ponder_weight=experiment.train.ponder_weight,
     prior=experiment.train.prior,
     exit_gate=experiment.train.exit_gate,

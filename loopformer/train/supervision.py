@@ -44,14 +44,19 @@ class Supervision(NamedTuple):
   segment: int
   cross_entropy: str
 
-  def iterate(self, model, batch, context, state, carry, steps):
+  def rule(self) -> core.HaltRule:
+    """When a row's slot becomes free."""
+    plan = self.plan
+    return core.any_of(plan.halt, core.fixed_steps(plan.max_steps))
+
+  def iterate(self, model, batch, context, state, carry, steps, rule=None):
     """Up to `steps` more recurrences of the rows."""
     plan = self.plan
     return core.iterate(
       step,
       state,
       (model, context),
-      halt=core.any_of(plan.halt, core.fixed_steps(plan.max_steps)),
+      halt=self.rule() if rule is None else rule,
       max_steps=steps,
       adjoint=plan.adjoint,
       solver=plan.solver,
@@ -103,7 +108,7 @@ def supervise(
       result.state,
       exact_B,
       result.steps_B >= how.plan.max_steps,
-      lambda: _ahead(model, batch, context, result.state),
+      lambda: _ahead(how, model, batch, context, result.carry),
     )
     loss_B = loss_B + how.family.terms(model, seen)
   loss = jnp.sum(loss_B) / rows
@@ -127,16 +132,16 @@ def _right(logits_BTV, labels_BT):
   return right_BT, labels_BT != IGNORE
 
 
-def _ahead(model, batch, context, state):
-  """The state one recurrence later, without a gradient."""
-  blind = jax.lax.stop_gradient((model, context, state))
-  result = core.iterate(
-    step,
-    blind[2],
-    blind[:2],
-    halt=core.fixed_steps(),
-    max_steps=1,
-    adjoint=core.none(),
-    keys=batch.keys_B,
+def _ahead(how, model, batch, context, carry):
+  """The state one segment later, without a gradient.
+
+  Rows that have stopped go on, too, for a recurrence at least: without its
+  bound a rule looks at a row only after it has moved.
+  """
+  model, context, carry = jax.lax.stop_gradient((model, context, carry))
+  carry = carry._replace(cause_B=jnp.full_like(carry.cause_B, core.Cause.LIVE))
+  rule = how.rule()._replace(count=None)
+  result = how.iterate(
+    model, batch, context, carry.state, carry, how.segment, rule
   )
   return result.state

@@ -7,9 +7,13 @@ list what there is. Errors name the field, the value and what is allowed.
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Union
 
+import jax
 import jax.numpy as jnp
 
 from loopformer import core
@@ -18,6 +22,7 @@ from loopformer.nn.config import require, require_one_of
 from loopformer.zoo.family import Head, Plan
 
 Spec = Mapping[str, Any]
+LARGEST = sys.float_info.max
 
 
 class RuleEntry(NamedTuple):
@@ -31,6 +36,7 @@ HALT_RULES = {
   'fixed_steps': RuleEntry(core.fixed_steps),
   'fixed_point': RuleEntry(core.fixed_point),
   'second_difference': RuleEntry(core.second_difference),
+  'cosine': RuleEntry(core.cosine),
   'act': RuleEntry(core.act, 'halt'),
   'ponder': RuleEntry(ponder.ponder, 'halt'),
   'cdf': RuleEntry(core.cdf_exceeds, 'halt'),
@@ -48,6 +54,8 @@ WRAPPED_RULES = {
   'at_multiples': core.at_multiples,
   'explore': core.explore,
 }
+# Counts that a config gives as one number, where the functions take any array.
+COUNTS = {'count': int | None, 'free_steps': int | jax.Array | None}
 # Heads with one value per row; halting per token reads `<name>_token`.
 ROW_HEADS = ('halt', 'q')
 ADJOINTS = {
@@ -125,6 +133,7 @@ def make_adjoint(spec: Spec) -> adjoints.Adjoint:
   """An adjoint by name; `implicit` takes a `solver` choice of its own."""
   arguments = dict(spec)
   if arguments.get('name') == 'implicit' and 'solver' in arguments:
+    check_value('adjoint.solver', Mapping, arguments['solver'])
     arguments['solver'] = make_solver(arguments['solver'])
   return _call('adjoint', arguments, ADJOINTS)
 
@@ -153,20 +162,22 @@ def make_rule(
     ValueError: for an unknown rule or argument, or a head the model lacks.
   """
   arguments = dict(spec)
-  name = arguments.pop('name', None)
+  allowed = (*HALT_RULES, *COMBINED_RULES, *WRAPPED_RULES)
+  name = _known('halt', arguments.pop('name', None), allowed)
   if name in COMBINED_RULES:
     parts = arguments.pop('rules', ())
     _no_more(name, arguments, ['rules'])
+    check_value('halt.rules', Sequence[Mapping], parts)
     if not parts:
       raise ValueError(f'halt.rules must hold at least one rule for {name!r}.')
     rules = (make_rule(part, heads, rows=rows) for part in parts)
     return COMBINED_RULES[name](*rules)
   if name in WRAPPED_RULES:
-    inner = make_rule(arguments.pop('rule', {}), heads, rows=rows)
-    arguments['rule'] = inner
+    inner = arguments.pop('rule', {})
+    check_value('halt.rule', Mapping, inner)
+    arguments['rule'] = make_rule(inner, heads, rows=rows)
     return _bind('halt', name, WRAPPED_RULES[name], (), arguments)
-  allowed = (*HALT_RULES, *COMBINED_RULES, *WRAPPED_RULES)
-  entry = HALT_RULES[_known('halt', name, allowed)]
+  entry = HALT_RULES[name]
   if entry.head is None:
     return _bind('halt', name, entry.make, (), arguments)
   per_token = rows == 'token' and entry.head in ROW_HEADS
@@ -235,7 +246,7 @@ def make_plan(
 
 
 def _known(field, name, allowed):
-  if name not in allowed:
+  if not isinstance(name, str) or name not in allowed:
     raise ValueError(
       f'{field}.name must be one of {tuple(allowed)}, got {name!r}'
       f'{nearest(name, allowed)}.'
@@ -256,20 +267,63 @@ def _call(field, spec, table):
 
 
 def _bind(field, name, make, heads, arguments):
-  """Calls `make`, naming any argument it does not take."""
-  taken = list(inspect.signature(make).parameters)[len(heads) :]
-  for key in arguments:
+  """Calls `make`, naming any argument it does not take, or not so."""
+  parameters = inspect.signature(make).parameters
+  taken = list(parameters)[len(heads) :]
+  for key, value in arguments.items():
     if key not in taken:
       raise ValueError(
         f'{field}.{key} is not an argument of {name!r}, which takes '
         f'{taken}{nearest(key, taken)}.'
       )
+    hint = parameters[key].annotation
+    check_value(
+      f'{field}.{key}', COUNTS.get(key, Any) if hint is Any else hint, value
+    )
   try:
     return make(*heads, **arguments)
   except TypeError as error:
     raise ValueError(f'{field} = {name!r}: {error}.') from None
   except ValueError as error:
     raise ValueError(f'{field}.{error}') from None
+
+
+def check_value(path: str, hint: Any, value: Any) -> None:
+  """Raises `ValueError` unless a value is what its annotation asks for.
+
+  An int passes for a float and a list for a tuple; a bool is no number, and no
+  float may be infinite or NaN.
+  """
+  if not _fits(hint, value):
+    raise ValueError(f'{path} must be {_told(hint)}, got {value!r}.')
+  for item in value if isinstance(value, (list, tuple)) else [value]:
+    if isinstance(item, (int, float)) and not abs(item) <= LARGEST:
+      raise ValueError(f'{path} must be finite, got {item}.')
+
+
+def _fits(hint, value):
+  origin, options = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any:
+    return True
+  if origin in (Union, types.UnionType):
+    return any(_fits(option, value) for option in options)
+  if origin in (tuple, Sequence):
+    listed = isinstance(value, (list, tuple))
+    return listed and all(_fits(options[0], item) for item in value)
+  if isinstance(value, bool):
+    return hint is bool
+  return isinstance(value, (int, float) if hint is float else origin or hint)
+
+
+def _told(hint):
+  """An annotation in words."""
+  origin, options = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (Union, types.UnionType):
+    return ' or '.join(_told(option) for option in options)
+  if origin in (tuple, Sequence):
+    return f'a list of {_told(options[0])}'
+  names = {Mapping: 'a mapping', jax.Array: 'an array', type(None): 'None'}
+  return names.get(origin or hint) or hint.__name__
 
 
 def _no_more(name, arguments, taken):

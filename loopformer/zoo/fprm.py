@@ -43,7 +43,8 @@ class Config(ReasonerConfig):
     conv: none, `line` (causal, over the sequence) or `square` (over the grid).
     conv_taps: its taps.
     conv_bias: whether it has a bias.
-    residual_scale: see `loopformer.nn.residual_scale`.
+    residual_scale: none, fixed, learned, input or spectral, see
+      `loopformer.nn.residual_scale`.
     alpha_inner: a1 at the start.
     alpha_outer: a2 at the start.
     outer_only: whether a1 = b1 = 1.

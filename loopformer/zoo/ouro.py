@@ -55,6 +55,7 @@ class Config:
     seq_len: T; rotary positions need no table of it.
     block: one layer.
     layers: layers of the looped stack; 24 at 1.4 billion, 48 at 2.6.
+    recurrences: R of the published model; a loop may run another number.
     tied: whether the head is the embedding transposed.
   """
 
@@ -63,11 +64,13 @@ class Config:
   seq_len: int = 4096
   block: BlockConfig = dataclasses.field(default_factory=published_block)
   layers: int = 24
+  recurrences: int = 4
   tied: bool = False
 
   def __post_init__(self):
     require_ends(self)
-    require('layers', self.layers, at_least=1)
+    for name in ('layers', 'recurrences'):
+      require(name, getattr(self, name), at_least=1)
 
 
 class Ouro(nnx.Module):

@@ -56,7 +56,11 @@ def published_block(**fields) -> BlockConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(DepthConfig):
-  """Parcae's published fields; half of its parameters are value tables."""
+  """Parcae's published fields; half of its parameters are value tables.
+
+  Attributes:
+    recurrences: mean of the published depths; a loop may run another number.
+  """
 
   vocab_size: int = 32768
   seq_len: int = 2048
@@ -71,6 +75,7 @@ class Config(DepthConfig):
   project: bool = True
   tied: bool = True
   value_layers: str = 'alternate'
+  recurrences: int = 8
 
 
 class Parcae(PreludeCoreCoda):

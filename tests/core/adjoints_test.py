@@ -374,34 +374,6 @@ def test_bad_adjoints_are_refused_by_name(field, call):
     call()
 
 
-def test_implicit_with_tokens_as_rows_equals_full():
-  """A cotangent reaches the first token of a chain through all others."""
-  inputs_BT1 = jnp.array([[[1.0], [2.0], [3.0], [4.0], [5.0]]])
-  state = jnp.zeros_like(inputs_BT1)
-
-  def chain(z_BT1, aux, b_BT1, info):
-    del info
-    before = jnp.pad(z_BT1, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    return 0.3 * z_BT1 + 0.5 * before + b_BT1, aux
-
-  def loss(inputs, adjoint, row_ndim):
-    result = core.iterate(
-      chain,
-      state,
-      inputs,
-      halt=core.fixed_steps(),
-      max_steps=80,
-      adjoint=adjoint,
-      row_ndim=row_ndim,
-    )
-    return jnp.sum(result.state[:, -1])
-
-  gradient = lambda *choice: jax.jit(jax.grad(lambda x: loss(x, *choice)))(
-    inputs_BT1
-  )
-  close(gradient(core.implicit(), 2), gradient(core.full(), 2), 1e-9)
-
-
 def test_last_k_of_fewer_steps_ends_at_a_cap():
   args = affine.rates([0.2, 0.5, 0.7])
   result = core.iterate(

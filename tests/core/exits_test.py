@@ -76,10 +76,31 @@ def test_positions_combine_by_mean_or_max():
     core.entropy_below(head, 1.0, over='sum')
 
 
-def test_entropy_stable_compares_with_uniform_at_the_start():
-  first = np.log(2) - entropy(0.6)
-  assert steps(core.entropy_stable(head, first + 1e-4), LOGITS) == [1, 1]
-  assert steps(core.entropy_stable(head, first - 1e-4), LOGITS) == [3, 4]
+def test_entropy_stable_never_stops_at_the_first_recurrence():
+  """Even of a uniform distribution, as which `kl_stable` begins."""
+  moved = entropy(0.6) - entropy(0.7)
+  assert steps(core.entropy_stable(head, moved + 1e-4), LOGITS)[0] == 2
+  assert steps(core.entropy_stable(head, moved - 1e-4), LOGITS) == [3, 4]
+  uniform = np.zeros((4, 1, 1, 2), np.float32)
+  assert steps(core.entropy_stable(head), uniform) == [2]
+  assert steps(core.kl_stable(head), uniform) == [1]
+
+
+def test_kl_stable_of_what_is_not_rare():
+  """Below min_p of the largest a probability counts as 1 / V."""
+  one = [0.9, 0.06, 0.04]
+  two = [0.9, 0.08, 0.02]
+  table = np.log([[[one]], [[two]], [[two]]]).astype(np.float32)
+  assert steps(core.kl_stable(head, 1e-5), table) == [3]
+  assert steps(core.kl_stable(head, 1e-5, min_p=0.1), table) == [2]
+  floored = np.array([0.9, 1 / 3, 1 / 3])
+  floored /= floored.sum()
+  first = np.sum(np.log(1 / 3 / floored)) / 3  # From uniform.
+  rule = lambda share: core.kl_stable(head, share * first, min_p=0.1)
+  assert steps(rule(1.01), table) == [1]
+  assert steps(rule(0.99), table) == [2]
+  with pytest.raises(ValueError, match=r'min_p must be in \[0, 1\], got 2.'):
+    core.kl_stable(head, min_p=2.0)
 
 
 @pytest.mark.parametrize(

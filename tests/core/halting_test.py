@@ -131,6 +131,7 @@ def test_bfloat16_freezes_off_its_fixed_point():
     ('count', lambda: core.after(-1, core.fixed_steps())),
     ('k', lambda: core.at_multiples(0, core.fixed_steps())),
     ('rtol', lambda: core.second_difference(0.0)),
+    ('threshold', lambda: core.cosine(0.0)),
     ('threshold', lambda: core.step_size_below(0.0)),
     ('threshold', lambda: core.step_size_below(1.0)),
     ('a combination', core.any_of),
@@ -212,6 +213,26 @@ def test_at_multiples_keeps_a_convex_mixture():
   weight_RB = np.asarray(result.trace.weight_RB)
   np.testing.assert_allclose(weight_RB[:4, 0], [0.4, 0.4, 0.2, 0], atol=1e-6)
   check(result, [4] * 3, Cause.RULE)
+
+
+def test_the_cosine_of_a_turning_state():
+  """z turns by half the angle before at every step and grows all the time."""
+  angle = lambda t: 0.8 * (2 - 0.5 ** (t - 1))
+
+  def step(z_BD, aux, args, info):
+    del z_BD, args
+    t_B = (info.steps_B + 1).astype(jnp.float32)
+    turned = jnp.stack([jnp.cos(angle(t_B)), jnp.sin(angle(t_B))], -1)
+    return 2 ** t_B[:, None] * turned, aux
+
+  state = jnp.broadcast_to(jnp.array([1.0, 0.0]), (3, 2))
+  moved = [1 - np.cos(0.8 * 0.5 ** (t - 1)) for t in range(2, 12)]
+  wanted = next(t for t, m in enumerate(moved, 2) if m < 1e-3)
+  check(
+    run(core.cosine(1e-3), 20, state=state, step=step),
+    [wanted] * 3,
+    Cause.CONVERGED,
+  )
 
 
 def test_second_difference_in_closed_form():

@@ -90,6 +90,19 @@ def test_ponder_cost_by_hand():
     core.ponder_cost(run(core.fixed_steps()))
 
 
+def test_a_row_that_is_held_back_has_no_remainder_left():
+  """p = .4 sums to one in three recurrences: N + R = 6 + 0 and 4 + 0."""
+  table = np.full((6, 3), 0.4)
+  for rule, steps in (
+    (core.after(6, core.act(head)), 6),
+    (core.at_multiples(4, core.act(head)), 4),
+  ):
+    result = run(rule, table, max_steps=6)
+    np.testing.assert_array_equal(core.ponder_cost(result), [steps] * 3)
+    weight_RB = result.trace.weight_RB
+    np.testing.assert_allclose(weight_RB[:3, 0], [0.4, 0.4, 0.2], 1e-6)
+
+
 def test_gradient_through_the_remainder():
   """d(N + R)/dp_i = -1 for i < N, and dy/dp_i = s_i - s_N."""
 

@@ -137,11 +137,3 @@ def test_noise_is_keyed_by_row_and_position_apart_from_steps():
 def test_noise_can_be_cut():
   cut = rows.keyed_normal(affine.keys(2), (100, 2), truncate=1.0)
   assert 0.9 < np.abs(cut).max() <= 1
-
-
-@pytest.mark.parametrize(
-  'token,whole', [('token_l2', 'l2'), ('token_inf', 'inf')]
-)
-def test_a_norm_of_tokens_is_that_of_rows_where_tokens_are_rows(token, whole):
-  ratio = lambda name: rows.norm_of(name).ratio(NEW, OLD, 2)
-  np.testing.assert_array_equal(ratio(token), ratio(whole))

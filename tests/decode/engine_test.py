@@ -1,5 +1,6 @@
 """Cached decoding: equal to the full pass, row by row, for every family."""
 
+import dataclasses
 import functools
 
 import jax
@@ -309,6 +310,15 @@ def test_a_text_must_fit_the_learned_positions():
     engine_of('feedforward').generate(
       prompts_of(PROMPTS, vocab_size=V), tokens=60
     )
+
+
+def test_padding_takes_no_learned_positions():
+  cfg = dataclasses.replace(CONFIGS['feedforward'], seq_len=9)
+  engine = Engine(
+    FAMILIES['feedforward'], family_model('feedforward', cfg), recurrences=1
+  )
+  found = engine.generate(prompts_of(PROMPTS[1:], vocab_size=V), tokens=6)
+  assert found.lengths_B.tolist() == [6, 6]
 
 
 def test_models_that_do_not_read_text_are_refused():

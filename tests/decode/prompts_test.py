@@ -29,6 +29,25 @@ def test_either_side_of_padding_gives_the_same_batch():
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_prefix_begins_with_the_prompt():
+  prompts = prompts_of([[3, 4, 5], [6]], vocab_size=9, prefix=[2, 0])
+  assert prompts.prefix_BT[0, -3:].tolist() == [True, True, False]
+  assert prompts.prefix_BT.sum() == 2
+
+
+@pytest.mark.parametrize(
+  ('prefix', 'message'),
+  [
+    ([2], 'prefix must have one number for each of 2 prompts, got 1.'),
+    ([4, 0], 'prefix of prompt 0 must be in [0, 3], its tokens, got 4.'),
+  ],
+)
+def test_wrong_prefixes_are_named(prefix, message):
+  with pytest.raises(ValueError) as error:
+    prompts_of([[3, 4, 5], [6]], vocab_size=9, prefix=prefix)
+  assert str(error.value) == message
+
+
 def test_buckets_are_powers_of_two_and_spans_two_an_octave():
   assert [bucket_of(n) for n in (1, 16, 17, 64, 65)] == [16, 16, 32, 64, 128]
   assert [span_of(n) for n in (1, 33, 65, 97, 129)] == [32, 64, 96, 128, 192]

@@ -42,14 +42,26 @@ def test_answers_saturate_after_their_last_change():
 
 
 def test_thinking_on_loses_what_was_won():
-  facts = halting.overthinking(np.array([0.1, 0.75, 0.5, 0.625]))
+  facts = halting.overthinking(np.array([0.1, 0.75, 0.5, 0.625]), 2)
   assert facts == {
     'peak': 0.75,
     'peak_steps': 2,
     'at_cap': 0.625,
     'overthinking': 0.125,
   }
-  assert halting.overthinking(np.array([0.1, 0.5]))['overthinking'] == 0
+  assert halting.overthinking(np.array([0.1, 0.5]), 2)['overthinking'] == 0
+
+
+def test_four_times_the_trained_depth_against_the_trained_depth():
+  """Trained with 2, so s_8 - s_2, wherever the best and the cap are."""
+  score_R = np.array([0.1, 0.75, 0.875, 0.5, 0.5, 0.5, 0.5, 0.625, 0.25])
+  facts = halting.overthinking(score_R, 2)
+  assert facts['overthinking'] == 0.625
+  assert (facts['at_trained'], facts['at_4x_trained']) == (0.75, 0.625)
+  assert facts['change_at_4x_trained'] == -0.125
+  gain = halting.overthinking(np.array([0.25, 0.5, 0.5, 1.0]), 1)
+  assert gain['change_at_4x_trained'] == 0.75 and gain['overthinking'] == 0
+  assert 'change_at_4x_trained' not in halting.overthinking(score_R, 3)
 
 
 def test_distance_and_lag_of_a_rule():

@@ -147,10 +147,10 @@ def test_everything_of_eval_json(tmp_path):
 
 
 def test_rules_are_compared_with_where_answers_saturate():
+  made = subject()._replace(loop=LoopConfig(max_steps=2))
   results = measure_all(
-    subject(), task(), rows=ROWS, batch_size=8, depths=(1,), cap=CAP,
-    rules=(SPEC,),
-  )  # fmt: skip
+    made, task(), rows=ROWS, batch_size=8, depths=(1,), cap=CAP, rules=(SPEC,)
+  )
   always, rule = results['halting']
   study, batch = results['study'], task().heldout(ROWS)
   watched = measure.watch(subject(), batch, steps=CAP)[0]
@@ -166,6 +166,8 @@ def test_rules_are_compared_with_where_answers_saturate():
   exact = [task().score(x, batch)['exact'].mean() for x in watched]
   assert [row['exact'] for row in study['fixed']] == pytest.approx(exact)
   assert study['overthinking'] == pytest.approx(max(exact) - exact[-1])
+  change = study['change_at_4x_trained']
+  assert change == pytest.approx(exact[7] - exact[1])
 
 
 def test_variations_are_measured_with_the_same_model(tmp_path):

@@ -44,6 +44,17 @@ def test_three_panels_of_a_study(tmp_path):
   assert png_size(path) == (2700, 600)
 
 
+def test_a_study_tells_what_four_times_the_trained_depth_changes():
+  rows, study = sample.study()
+  for more, words in (
+    ({}, 'always so many'),
+    ({'change_at_4x_trained': -0.031}, 'always so many, -3.1 at 4x trained'),
+  ):
+    _, (axes,) = plots._panels(('',), '')
+    plots._accuracy_of_steps(axes, rows, {**study, **more})
+    assert axes.get_legend_handles_labels()[1][0] == words
+
+
 def test_long_names_leave_room_for_the_panels(tmp_path):
   rows, study = sample.study()
   long = [{**row, 'name': 'any_of(fixed_point, argmax) ' * 4} for row in rows]

@@ -1,18 +1,24 @@
 """Rollouts: each equals its solo run, and the right one is kept."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopformer.core.rows import fold_rows, row_keys
 from loopformer.evaluate.rollouts import (
+  SHAKEN,
   RolloutConfig,
   Rollouts,
   rollout_scores,
   rollouts,
 )
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.position import path_noise
 from loopformer.zoo import FAMILIES
 from loopformer.zoo.choices import LoopConfig
-from tests.models import family_model
+from loopformer.zoo.family import begin
+from tests.models import family_model, info
 
 BLOCK = BlockConfig(
   width=8, heads=2, hidden=8, style='post', norm_gain=False, rotary='none'
@@ -20,6 +26,10 @@ BLOCK = BlockConfig(
 CFG = FAMILIES['eqr'].config(
   vocab_size=5, seq_len=4, block=BLOCK, layers=1, high_cycles=1, low_cycles=1
 )
+STORED = FAMILIES['trm'].config(
+  vocab_size=5, seq_len=4, block=BLOCK, layers=1, high_cycles=1, low_cycles=1,
+  puzzle_width=0, prefix=0,
+)  # fmt: skip
 BATCH = {
   'inputs': np.array([[1, 2, 3, 4], [4, 0, 0, 1], [2, 2, 1, 3]], np.int32),
   'labels': np.zeros((3, 4), np.int32),
@@ -44,6 +54,65 @@ def test_a_row_alone_has_the_rollouts_it_has_in_a_batch():
   np.testing.assert_allclose(alone.q_NK[0], whole.q_NK[1], atol=1e-5)
   np.testing.assert_allclose(alone.moved_NK[0], whole.moved_NK[1], atol=1e-5)
   np.testing.assert_array_equal(alone.answers_NKT[0], whole.answers_NKT[1])
+
+
+def by_hand(model, rollout, steps, noise):
+  """Logits and q_halt after each segment; noise goes into all but the first."""
+  inputs_BT, rows_B = jnp.asarray(BATCH['inputs']), jnp.full(3, rollout)
+  keys_B = row_keys(jax.random.key(0), jnp.asarray(BATCH['ids']))
+  keys_B = fold_rows(keys_B, rows_B)
+  state, context = begin(model, inputs_BT, keys_B)
+  for t in range(steps):
+    told = info([t] * 3, fold_rows(keys_B, jnp.full(3, t)))
+    leaves, tree = jax.tree.flatten(state)
+    if t > 0:
+      leaves = [
+        leaf + path_noise(told.keys_B, SHAKEN + i, leaf, noise)
+        for i, leaf in enumerate(leaves)
+      ]
+    state, _ = model.step(jax.tree.unflatten(tree, leaves), (), context, told)
+    yield model.readout(state, context), model.q_values(state)[:, 0]
+
+
+@pytest.mark.parametrize('steps', [2, 5])
+@pytest.mark.parametrize(('name', 'cfg'), [('eqr', CFG), ('trm', STORED)])
+def test_the_noise_goes_into_the_next_segment_and_not_into_what_is_read(
+  name, cfg, steps
+):
+  model = family_model(name, cfg)
+  made = rollouts(model, BATCH, count=2, steps=steps, noise=0.5, batch_size=6)
+  for k in range(2):
+    logits, q = zip(*by_hand(model, k, steps, 0.5), strict=True)
+    moves = np.linalg.norm(np.diff(np.stack(logits), axis=0), axis=-1)
+    moved_N = moves.mean(-1)[-3:].mean(0)  # Among segments, not from the start.
+    np.testing.assert_allclose(made.q_NK[:, k], q[-1], atol=1e-5)
+    np.testing.assert_allclose(made.moved_NK[:, k], moved_N, atol=1e-5)
+    answers_NT = logits[-1].argmax(-1)
+    np.testing.assert_array_equal(made.answers_NKT[:, k], answers_NT)
+
+
+def test_rollouts_of_one_segment_are_one_and_nothing_ranks_them():
+  model = family_model('trm', STORED)
+  run = lambda steps: rollouts(model, BATCH, count=3, steps=steps, noise=0.5)
+  one, two = run(1), run(2)
+  np.testing.assert_array_equal(one.q_NK, one.q_NK[:, :1].repeat(3, 1))
+  np.testing.assert_array_equal(one.moved_NK, np.zeros((3, 3)))
+  assert len(np.unique(two.q_NK)) == len(np.unique(two.moved_NK)) == 9
+  # EqR's own start tells the rollouts apart; the first is kept.
+  eqr = rollouts(family_model('eqr', CFG), BATCH, count=3, steps=1)
+  assert len(np.unique(eqr.q_NK)) == 9
+  np.testing.assert_array_equal(eqr.by_stillness(), eqr.answers_NKT[:, 0])
+
+
+def test_a_rollout_that_is_no_longer_finite_is_not_the_stillest():
+  """Overflow in the second segment: the first one's answer stands."""
+  model = family_model('trm', STORED)
+  run = lambda steps: rollouts(model, BATCH, count=2, steps=steps, noise=3e38)
+  made = run(3)
+  assert np.isnan(made.moved_NK).all()
+  np.testing.assert_array_equal(made.answers_NKT, run(1).answers_NKT)
+  some = made._replace(moved_NK=np.array([[np.nan, 9.0]] * 3))
+  np.testing.assert_array_equal(some.by_stillness(), some.answers_NKT[:, 1])
 
 
 def test_the_surest_and_the_stillest_answer_are_kept():

@@ -17,6 +17,7 @@ from loopformer.interop.published import config_of, layout_of
 from loopformer.interop.tensors import read_tensors, write_tensors
 from tests import util
 from tests.interop import sample
+from tests.models import family_model
 
 SOME = ('parcae_odd', 'huginn', 'hrm_text_prefix', 'ouro_gqa', 'fprm_conv2d')
 NORM = 'model.norm.weight'
@@ -52,6 +53,19 @@ def test_there_and_back(tmp_path, name):
   back = [f'--family={family}', '--to-published', str(ours), str(theirs)]
   assert main(back) == 0
   assert_same(dict(read_tensors(theirs)), wanted)
+
+
+def test_numbers_without_an_axis_go_there_and_back(tmp_path):
+  fields = {'residual_scale': 'input-dependent', 'use_spec_norm_linear': True}
+  published = sample.config('fprm_conv2d') | fields
+  cfg = config_of('fprm', published)
+  wanted = save(family_model('fprm', cfg), layout_of('fprm', cfg))
+  assert wanted['inner.L_level.alpha_1_layer.scale'].shape == ()
+  given, ours, back = (tmp_path / f'{n}.safetensors' for n in 'abc')
+  write_tensors(given, wanted)
+  from_published('fprm', published, [given], ours)
+  to_published('fprm', ours, back)
+  assert_same(dict(read_tensors(back)), wanted)
 
 
 @pytest.fixture
@@ -197,9 +211,10 @@ def test_what_is_not_ours_is_not_loaded(tmp_path, capsys):
   assert 'config must be given' in said(
     tmp_path, ['--family=ouro', file], capsys
   )
-  config.write_text('{')
   given = ['--family=ouro', f'--config={config}', file]
-  assert f'file {config} must be JSON' in said(tmp_path, given, capsys)
+  for text in ('{', '[' * 100_000, '{"arch":' * 100_000):
+    config.write_text(text)
+    assert f'file {config} must be JSON' in said(tmp_path, given, capsys)
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, monkeypatch):
@@ -267,3 +282,22 @@ def test_resident_memory_grows_by_less_than_the_largest_tensor(tmp_path):
   given = map(str, (file, config, big(tmp_path), other))
   grown = util.run_python(MEASURE, *given, fresh=True).stdout
   assert int(grown) < LARGEST
+
+
+@pytest.mark.parametrize('metadata', ['"x"', '[]', 'null', '3'])
+def test_metadata_that_is_no_object_is_damage(tmp_path, metadata):
+  text = f'{{"__metadata__": {metadata}}}'.encode()
+  file = tmp_path / 'odd.safetensors'
+  file.write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(ValueError, match='its header is damaged'):
+    load_converted(file)
+
+
+def test_nothing_is_left_beside_a_folder_in_the_way(tmp_path, capsys):
+  file, config = source('ouro_gqa', tmp_path)
+  out = tmp_path / 'out.safetensors'
+  out.mkdir()
+  before = sorted(tmp_path.iterdir())
+  given = ['--family=ouro', f'--config={config}', str(file), str(out)]
+  assert main(given) == 2
+  assert sorted(tmp_path.iterdir()) == before

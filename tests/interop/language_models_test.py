@@ -96,6 +96,59 @@ def test_a_tied_head_must_equal_the_embedding():
   assert '\n' not in str(error.value)
 
 
+RUN_ALONE = [
+  ('parcae', {'_class_name': 'ParcaeConfig', 'name': 'x', 'lockstep_k': True}),
+  ('parcae', {'hf_config': {'repo': 'x'}, 'strategy': 'x', 'simple_ops': 1}),
+  ('huginn', {'tie_word_embeddings': False, 'id2label': {'0': 'x'}}),
+  ('ouro_gqa', {'rope_scaling': {'rope_type': 'default'}, 'chunk_size': 1}),
+  ('hrm_text', {'L_bp_cycles': None, 'is_encoder_decoder': False}),
+]
+
+
+@pytest.mark.parametrize('name, fields', RUN_ALONE)
+def test_what_changes_no_output_is_left_alone(name, fields):
+  family, published = sample.FILES[name], sample.config(name)
+  for field in fields:
+    published.pop(field, None)
+  plain = config_of(family, published)
+  assert config_of(family, published | fields) == plain
+
+
+def test_the_rotary_base_of_a_group_of_parameters():
+  published = sample.config('ouro_gqa')
+  rope = {'rope_type': 'default', 'rope_theta': 123.0}
+  cfg = config_of('ouro', published | {'rope_parameters': rope})
+  assert cfg.block.rotary_theta == 123.0
+
+
+@pytest.mark.parametrize(
+  'name, field, ours',
+  [
+    ('huginn', 'mean_recurrence', 'init_recurrences'),
+    ('parcae', 'mean_recurrence', 'recurrences'),
+    ('ouro_gqa', 'total_ut_steps', 'recurrences'),
+  ],
+)
+def test_the_depth_of_the_published_model_is_kept(name, field, ours):
+  published = sample.config(name) | {field: 7}
+  assert getattr(config_of(sample.FILES[name], published), ours) == 7
+
+
+@pytest.mark.parametrize(
+  'kind, start, deviation',
+  [
+    ('like-init', 'normal', None),
+    ('zero', 'zero', None),
+    ('normal', 'normal', 1.0),
+    ('embed', 'normal', 0.125),
+  ],
+)
+def test_the_start_of_parcae(kind, start, deviation):
+  cfg = config_of('parcae', sample.config('parcae') | {'state_init': kind})
+  assert cfg.start == start and cfg.block.width == 64
+  assert deviation is None or cfg.start_deviation == deviation
+
+
 REFUSED = [
   ('huginn', {'test_time_noise': 0.1}, r'test_time_noise must be one of \[0\]'),
   ('huginn', {'n_embd': 33}, 'width must be a multiple of heads = 4, got 33'),
@@ -118,7 +171,7 @@ REFUSED = [
     {'injection_type': 'add', 'recurrent_embedding_dimension': 32},
     'recurrent_embedding_dimension must be n_embd = 64 .* got 32',
   ),
-  ('ouro_gqa', {'rope_scaling': {'factor': 2}}, 'rope_scaling must be one of'),
+  ('ouro_gqa', {'rope_scaling': {'factor': 2}}, 'rope_scaling holds fields'),
   ('ouro_gqa', {'use_sliding_window': True}, 'use_sliding_window must be'),
   ('ouro_gqa', {'hidden_act': 'tanh'}, "hidden_act must be .* got 'tanh'"),
   ('hrm_text', {'L_bp_cycles': 2}, 'L_bp_cycles must be a list .* got 2'),

@@ -1,10 +1,13 @@
 """Published configs: the counts they give, and what is refused."""
 
+import numpy as np
 import pytest
 
+from loopformer.interop.layout import check_covers, load, save
 from loopformer.interop.reasoners import config_of, layout_of
 from loopformer.nn.variables import count_parameters
 from loopformer.zoo import FAMILIES
+from tests.models import family_model
 
 SUDOKU = {'vocab_size': 11, 'seq_len': 81}
 MAZE = {'vocab_size': 6, 'seq_len': 900}
@@ -106,6 +109,10 @@ FIELDS = {'hrm': HRM, 'trm': CYCLES, 'urm': URM, 'eqr': CYCLES, 'fprm': FPRM}
     ('hrm', {'causal': True}, r'causal must be one of \[False\], got True'),
     ('fprm', {'norm_type': 'no'}, "norm_type must be one of .* got 'no'"),
     ('fprm', {'additive_noise_std': 0.1}, 'additive_noise_std must be one of'),
+    ('fprm', {'eps': 1e-6}, 'eps must be one of'),
+    ('trm', {'vocab_size': 2**31}, 'vocab_size must be <= 2147483647, got'),
+    ('trm', {'rope_theta': 10**400}, 'rope_theta must be a number, got 1000'),
+    ('trm', {'expansion': 1e308}, 'expansion must be <= .* / 512, got 1e'),
   ],
 )
 def test_what_cannot_be_honoured_is_named(family, change, message):
@@ -122,8 +129,53 @@ def test_a_missing_field_is_named(name):
     config_of('trm', published)
 
 
-def test_a_spectral_norm_is_refused_where_it_would_be_used():
+INPUT = {'residual_scale': 'input-dependent'}
+
+
+def test_a_spectral_norm_is_that_of_input_dependent_scales():
   published = {**COMMON, **SUDOKU, **FPRM, 'use_spec_norm_linear': True}
-  config_of('fprm', published)
-  with pytest.raises(ValueError, match='use_spec_norm_linear must be false'):
-    config_of('fprm', {**published, 'residual_scale': 'input-dependent'})
+  assert config_of('fprm', published).residual_scale == 'learned'
+  cfg = config_of('fprm', published | INPUT)
+  assert cfg.residual_scale == 'spectral'
+  model, names = FAMILIES['fprm'].abstract(cfg), layout_of('fprm', cfg)
+  check_covers(model, names)
+  layer = 'inner.L_level.alpha_1_layer.'
+  own = {name for name in names if name.startswith(layer)}
+  assert own == {layer + x for x in ('weight', 'bias', 'scale', 'u', 'v')}
+  # Besides those of the learned vectors: D^2 + 1 for each of the two.
+  assert count_parameters(model) == 6_833_666 + 2 * (512**2 + 1)
+
+
+def test_a_spectral_model_is_loaded_as_it_was_saved():
+  sizes = {'hidden_size': 32, 'num_heads': 4, 'puzzle_emb_ndim': 32}
+  published = {**COMMON, **SUDOKU, **FPRM, **INPUT, **sizes}
+  cfg = config_of('fprm', published | {'use_spec_norm_linear': True})
+  layout = layout_of('fprm', cfg)
+  want = save(family_model('fprm', cfg), layout)
+  assert want['inner.L_level.alpha_2_layer.scale'].shape == ()
+  empty = FAMILIES['fprm'].abstract(cfg)
+  again = save(load(empty, layout, want.items()), layout)
+  for name, tensor in want.items():
+    np.testing.assert_array_equal(again[name], tensor, err_msg=name)
+
+
+ARCH = {'name': 'a.b@C', 'short_name': 'C', 'loss': {'name': 'losses@Head'}}
+
+
+@pytest.mark.parametrize('family', FIELDS)
+def test_an_arch_block_may_be_whole_and_inside_a_run(family):
+  arch = {**COMMON, **FIELDS[family], **ARCH}
+  if family == 'fprm':
+    arch['n_decode_steps'] = 0
+  want = config_of(family, {**COMMON, **SUDOKU, **FIELDS[family]})
+  assert config_of(family, {**SUDOKU, **arch}) == want
+  run = {**SUDOKU, 'arch': arch, 'lr': 1e-4, 'evaluators': []}
+  assert config_of(family, run) == want
+  with pytest.raises(ValueError, match='config.arch must be an object, got 3'):
+    config_of(family, {**run, 'arch': 3})
+
+
+def test_no_convolution_needs_no_taps():
+  fields = {'conv_type': 'none', 'conv_kernel_size': 0}
+  cfg = config_of('fprm', {**COMMON, **SUDOKU, **FPRM, **fields})
+  assert cfg.conv == 'none'

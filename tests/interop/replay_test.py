@@ -58,6 +58,46 @@ def test_the_line_is_json_and_a_difference_is_status_1(tmp_path, capsys):
   assert result['out/seg0/z_H'] < 1e-4
 
 
+def test_what_is_not_finite_is_null_and_status_1(tmp_path, capsys):
+  wanted = sample.read('eqr_attn')
+  logits = wanted['out/seg0/logits'].copy()
+  state = wanted['out/seg0/z_H'].copy()
+  logits[0, 0, 0], state[0, 0, 0] = np.nan, np.inf
+  change = {'out/seg0/logits': logits, 'out/seg0/z_H': state}
+  assert main(['--family=eqr', changed('eqr_attn', change, tmp_path)]) == 1
+  result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+  for name in ('worst_out', *change):
+    assert result[name] is None
+  assert result['out/seg0/z_L'] < 1e-4
+
+
+@pytest.mark.parametrize('wrong', [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_past_any_tolerance(tmp_path, wrong):
+  name = 'grad/stablemax_cross_entropy/inner.q_head.bias'
+  last = 'grad/stablemax_cross_entropy/inner.lm_head.weight'
+  change = {name: np.array([0.0, wrong]), last: sample.read('urm')[last]}
+  result = replay('urm', changed('urm', change, tmp_path))
+  assert result[name] == result['worst_grad'] == np.inf
+  assert result[last] < 1e-3
+  assert not result['ok']
+
+
+def test_the_first_tokens_of_a_causal_golden_stand_alone(tmp_path):
+  whole = sample.read('fprm_conv1d')
+  names = ('in/inputs', 'in/labels', 'in/y0', 'out/iter1/y', 'out/iter1/logits')
+  # Four of nine are left out, behind all tokens of the prefix.
+  cut = {name: whole[name][:, :-4] for name in names}
+  result = replay('fprm', changed('fprm_conv1d', cut, tmp_path))
+  assert result['ok']
+  assert {name for name in result if name.startswith('out/')} == {*names[3:]}
+
+
+def test_what_is_tied_to_its_tokens_reads_no_fewer(tmp_path, capsys):
+  short = {'in/inputs': np.zeros((2, 8), int)}
+  path = changed('trm_mlp', short, tmp_path)
+  assert 'must have shape (2, 9), got (2, 8)' in said('trm', path, capsys)
+
+
 def said(family, path, capsys):
   """The one line on stderr of a file that is refused."""
   assert main([f'--family={family}', str(path)]) == 2
@@ -72,6 +112,7 @@ def config(name, **fields):
   return np.array(json.dumps({**sample.config(name), **fields}))
 
 
+NESTED = '[' * 100_000 + ']' * 100_000
 LONG = np.zeros((2, 10), np.int64)
 GRID = np.zeros((2, 9), np.int64)
 CHANGES = {
@@ -83,6 +124,23 @@ CHANGES = {
     "fields that are not known: ['colour']",
   ),
   'not JSON': ({'config_json': np.array('{')}, 'config_json must be JSON'),
+  'deep JSON': ({'config_json': np.array(NESTED)}, 'config_json must be JSON'),
+  'deep field': (
+    {'config_json': np.array('{"arch": ' + NESTED + '}')},
+    'config_json must be JSON',
+  ),
+  'huge table': (
+    {'config_json': config('eqr_attn', vocab_size=2**31 - 1)},
+    'must have shape (2147483647, 32)',
+  ),
+  'huge layer': (
+    {'config_json': config('eqr_attn', expansion=1e7)},
+    'must have shape (426667008, 32), got (512, 32)',
+  ),
+  'huge number': (
+    {'config_json': config('eqr_attn', vocab_size=10**12)},
+    'vocab_size must be <= 2147483647',
+  ),
   'no object': ({'config_json': np.array('[]')}, 'config_json must be an obj'),
   'no config': ({'config_json': None}, 'must hold config_json'),
   'no inputs': ({'in/inputs': None}, 'in/inputs must be given'),

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from loopformer.nn.config import BlockConfig
+from loopformer.nn.config import CHOICES, BlockConfig
+from loopformer.nn.mlp import MLP
 from loopformer.nn.place import mask_of
-from loopformer.plan.cost import unmasked_pairs
+from loopformer.nn.variables import build
+from loopformer.plan.cost import mlp_cost, unmasked_pairs
 from loopformer.plan.outline import OUTLINES, outline
 from loopformer.zoo import FAMILIES
 from tests.models import info, row_keys
@@ -59,6 +61,26 @@ def test_forward_products(name, index):
   assert set(made.heads) == set(family.heads(cfg))
   numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
   assert numbers == B * made.state
+
+
+@pytest.mark.parametrize('kind', CHOICES['mlp'])
+def test_products_of_every_mlp(kind):
+  block = BlockConfig(width=8, hidden=12, mlp=kind)
+  model = build(lambda rngs: MLP(block, rngs=rngs), jax.random.key(0))
+  flops = dot_flops(model, jnp.ones((B, 3, 8)))
+  assert flops == mlp_cost(block, B * 3).total
+  assert mlp_cost(block, 1).saved > 0
+
+
+def test_products_of_a_spectral_scale():
+  """On top of the rows', two power methods: 50 (W u, W^T v), then v^T W u."""
+  family = FAMILIES['fprm']
+  cfg = family.config(**TINY['fprm'][1] | {'residual_scale': 'spectral'})
+  model, inputs_BT = family.abstract(cfg), tokens(cfg)
+  state, context = jax.eval_shape(begin, model, inputs_BT)
+  rows = B * outline('fprm', cfg, cfg.seq_len).step().total
+  method = 101 * 2 * 8**2 + 2 * 8
+  assert dot_flops(step, model, state, context) == rows + 2 * method
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_losses(case):
   loop = LoopConfig(max_steps=R, adjoint=adjoint, halt=halt)
   heads = family.heads(cfg)
   plan = make_plan(loop, heads)
-  how = Objective(objective, plan, halt['name'], 0.1, 0.2)
+  how = Objective(objective, plan, 0.1, 0.2)
   how = how._replace(exit_head=heads['halt_token'])
   graph, params, rest = nnx.split(model, nnx.Param, ...)
 
@@ -75,7 +75,7 @@ def test_numbers_that_are_read_in_have_no_gradient():
   family, cfg, model, made = tiny('recurrent_depth', 2)
   loop = LoopConfig(max_steps=R, adjoint=LAST_2)
   plan = make_plan(loop, family.heads(cfg))
-  how = Objective('every', plan, 'fixed_steps', 0.1, 0.2)
+  how = Objective('every', plan, 0.1, 0.2)
   graph, params, rest = nnx.split(model, nnx.Param, ...)
   labels_BT = jnp.zeros((B, cfg.seq_len))
   batch = Batch(tokens(cfg), labels_BT, row_keys(B), None)
@@ -112,9 +112,8 @@ def test_deep_supervision(name):
     objective='supervision',
     terms=family.terms,
   )
-  # HRM looks one recurrence ahead, in a loop without gradient.
-  trips = [1] if name == 'hrm' else []
-  counted = dot_flops(gradient, params, rest, held, trips=trips)
+  # HRM looks one segment ahead, in a loop without gradient.
+  counted = dot_flops(gradient, params, rest, held)
   assert counted == B * cost.total.total
 
 

@@ -179,43 +179,6 @@ def test_black_is_no_colour_among_the_others():
   assert class_of('0111') != class_of('1000')
 
 
-def test_votes_are_counted_then_scores_break_ties():
-  a, b, c = grid('1'), grid('2'), grid('11')
-  ranked = arc_vote.rank([a, b, c, b, a, b], top=3)
-  assert [g.tolist() for g in ranked] == [[[2]], [[1]], [[1, 1]]]
-  ranked = arc_vote.rank([a, b, a, b, c], [0.1, 0.5, 0.6, 0.4, 0.9], top=2)
-  assert [g.tolist() for g in ranked] == [[[2]], [[1]]]  # 0.45 over 0.35
-  ranked = arc_vote.rank([a, b], top=1)
-  assert [g.tolist() for g in ranked] == [[[1]]]
-
-
-def test_pass_at_k_by_hand():
-  a, b, c = grid('1'), grid('2'), grid('11')
-  answers = {('x', 0): a, ('x', 1): b, ('y', 0): c}
-  ranked = {('x', 0): [a, b], ('x', 1): [a, b]}
-  assert arc_vote.pass_at_k(ranked, answers, 1) == 0.25  # (1/2 + 0) / 2
-  assert arc_vote.pass_at_k(ranked, answers, 2) == 0.5
-
-
-def test_copies_vote_in_the_frame_of_the_task(task):
-  batch = task.heldout(task.num_heldout)
-  tokens_NT = labels_as_tokens(batch)
-  ranked = task.vote(tokens_NT, batch)
-  assert set(map(len, ranked.values())) == {1}  # every copy says the same
-  assert task.pass_at_k(ranked, 1) == 1.0
-  two = task.heldout(12)  # the tests as they are, then one copy of each
-  wrong_NT = labels_as_tokens(two)
-  wrong_NT[6:] = encode(grid('9'), side=10)
-  for scores_N, first in (((1.0, 0.2), 1.0), ((0.2, 1.0), 0.0)):
-    ranked = task.vote(wrong_NT, two, np.repeat(scores_N, 6))
-    assert task.pass_at_k(ranked, 1) == first
-    assert task.pass_at_k(ranked, 2) == 1.0
-  ranked = task.vote(wrong_NT[6:], {key: x[6:] for key, x in two.items()})
-  assert task.pass_at_k(ranked, 2) == 0.0
-  with pytest.raises(ValueError, match='batch row 0 must be a test of task'):
-    task.vote(tokens_NT[:1], task.train_batch(0, 0, 1))
-
-
 def test_scores_leave_padding_out(task):
   batch = task.heldout(3)
   guess_NT = np.where(batch['labels'] == IGNORE, 7, batch['labels'])

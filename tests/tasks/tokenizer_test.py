@@ -187,3 +187,13 @@ def test_the_package_is_not_imported_for_bytes():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert done.stdout.strip() == 'False'
+
+
+def test_ids_beyond_the_bytes_write_nothing():
+  """A model may have more tokens than there are bytes."""
+  bytes_ = tokenizer.load('bytes')
+  ids_T = np.array([72, 300, 105, 255, 256])
+  assert bytes_.decode(ids_T) == 'Hi'
+  decoder = bytes_.decoder()
+  pieces = [decoder.push(int(token)) for token in ids_T]
+  assert ''.join(pieces) + decoder.flush() == 'Hi'

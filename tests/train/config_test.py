@@ -28,6 +28,7 @@ class Outer:
   flag: bool = False
   path: str | None = None
   limit: int | None = None
+  seed: int = 0
   choice: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   choices: tuple[Mapping[str, Any], ...] = ()
 
@@ -77,6 +78,19 @@ def test_nested_values_arrive():
       {'count': 1, 'inner': {'rate': True}},
       ('outer.inner.rate must be float, got True.',),
     ),
+    (
+      {'count': 1, 'inner': {'rate': float('inf')}},
+      ('outer.inner.rate must be finite, got inf.',),
+    ),
+    (
+      {'count': 1, 'inner': {'rate': 10**400}},
+      ('outer.inner.rate must be finite, got 1000',),
+    ),
+    (
+      {'count': 1, 'seed': 2**32},
+      ('outer.seed must be in [0, 2**32), got 4294967296.',),
+    ),
+    ({'count': 1, 'seed': -1}, ('outer.seed must be in [0, 2**32), got -1.',)),
     ({'count': True}, ('outer.count must be int, got True.',)),
     ({'count': 1.0}, ('outer.count must be int, got 1.0.',)),
     ({'count': None}, ('outer.count must be int, got None.',)),

@@ -370,7 +370,7 @@ assert not xla_bridge.backends_are_initialized()
 def test_no_backend_starts_for_a_config():
   first, second = run_python(CONFIGURE, fresh=True).stdout.splitlines()
   assert first == 'model.layers must be >= 1, got -1.'
-  assert second.startswith("loop.halt = 'fixed_point': ")
+  assert second == "loop.halt.rtol must be float, got 'x'."
 
 
 def test_the_vocabulary_of_a_model_is_that_of_its_tokenizer(tmp_path):

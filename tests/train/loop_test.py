@@ -247,6 +247,25 @@ def test_abort_names_the_leaf(tmp_path, monkeypatch):
   assert checkpoint.steps(tmp_path / 'checkpoints') == []
 
 
+@pytest.mark.parametrize(
+  ('loss', 'norm', 'where'),
+  [
+    (np.nan, np.nan, 'the loss'),
+    (1.0, np.inf, 'the norm of the gradients'),
+    (1.0, 1.0, 'the update'),
+  ],
+)
+def test_abort_names_what_is_not_finite(
+  loss, norm, where, tmp_path, monkeypatch
+):
+  metrics = {'loss': loss, 'gradient_norm': norm, 'finite': False}
+  metrics['first_bad_leaf'] = -1
+  step_fn = lambda state, batch: (state, metrics)
+  monkeypatch.setattr(loop, 'make_train_step', lambda _: step_fn)
+  with pytest.raises(loop.NonFiniteError, match=f'^step 1: {where} is not fin'):
+    loop.train(experiment(), tmp_path)
+
+
 def test_skip_leaves_the_update_out_and_counts_it(tmp_path, at_batch, caplog):
   at_batch(3, poison)
   with caplog.at_level(logging.WARNING):

@@ -77,7 +77,7 @@ def test_every_of_the_last_two_recurrences(depth):
   graph, params, rest = nnx.split(model, nnx.Param, ...)
 
   def loss(params, plan):
-    form = Objective('every', plan, 'fixed_steps', 0.0, 0.2)
+    form = Objective('every', plan, 0.0, 0.2)
     whole = nnx.merge(graph, params, rest)
     return loss_sums(whole, batch, form, 12.0, 3)
 
@@ -107,6 +107,17 @@ def test_every_of_the_last_two_recurrences(depth):
   )
 
 
+ACT = {'name': 'act'}
+RULES = {
+  'cdf': {'name': 'cdf', 'quantile': 0.7},
+  'after': {'name': 'after', 'count': 6, 'rule': ACT},
+  'any_of': {
+    'name': 'any_of',
+    'rules': [{'name': 'fixed_steps', 'count': 2}, ACT],
+  },
+}
+
+
 @functools.cache
 def evaluate(objective, halt, steps=3, ponder_weight=0.01, rows='sample'):
   """Loss, metrics and the loop's trace of one batch, and its per-step losses.
@@ -115,7 +126,11 @@ def evaluate(objective, halt, steps=3, ponder_weight=0.01, rows='sample'):
   """
   changes = {
     'model': HALTING,
-    'loop': {'max_steps': steps, 'halt': {'name': halt}, 'rows': rows},
+    'loop': {
+      'max_steps': steps,
+      'halt': RULES.get(halt, {'name': halt}),
+      'rows': rows,
+    },
     'train': {
       'objective': objective,
       'ponder_weight': ponder_weight,
@@ -186,8 +201,8 @@ def test_every():
 
 
 def test_every_counts_only_recurrences_made():
-  """Rows that ACT stops early average over fewer."""
-  data, total, sums, trace, _ = evaluate('every', 'act', steps=6)
+  """Rows that stop early average over fewer."""
+  data, total, sums, trace, _ = evaluate('every', 'cdf', steps=6)
   live_RB = np.asarray(trace.live_RB)
   count_B = live_RB.sum(0)
   assert count_B.max() < 6  # The rule stops before the cap.
@@ -198,11 +213,19 @@ def test_every_counts_only_recurrences_made():
   np.testing.assert_allclose(sums['mean_steps'], count_B.mean())
 
 
-@pytest.mark.parametrize('rows', ['sample', 'token'])
-def test_act_pays_for_pondering(rows):
+@pytest.mark.parametrize(
+  ('halt', 'rows'),
+  [
+    ('act', 'sample'),
+    ('act', 'token'),
+    ('after', 'sample'),
+    ('any_of', 'sample'),
+  ],
+)
+def test_act_pays_for_pondering(halt, rows):
   """Loss of the mixed state plus tau (N + R): linear in tau, by hand."""
-  data, total, _, trace, logits_BTV = evaluate('last', 'act', 6, 0.5, rows)
-  _, free, _, _, _ = evaluate('last', 'act', 6, 0.0, rows)
+  data, total, _, trace, logits_BTV = evaluate('last', halt, 6, 0.5, rows)
+  _, free, _, _, _ = evaluate('last', halt, 6, 0.0, rows)
   scored = (data['labels'] != -100).sum()
   mixed = cross_entropy(logits_BTV, data['labels']).sum() / scored
   np.testing.assert_allclose(free, mixed, rtol=1e-5)

@@ -281,7 +281,10 @@ def test_the_optimiser_follows_its_schedule():
     ({'learning_rate': float('nan')}, 'learning_rate must be > 0, got nan'),
     ({'warmup': -1}, 'warmup must be >= 0, got -1'),
     ({'clip': -1.0}, 'clip must be >= 0, got -1.0'),
-    ({'b2': 1.5}, r'b2 must be in \[0, 1\], got 1.5'),
+    ({'b1': 1.0}, r'b1 must be in \[0, 1\), got 1.0'),
+    ({'b2': 1.5}, r'b2 must be in \[0, 1\), got 1.5'),
+    ({'floor': 1.5}, r'floor must be in \[0, 1\], got 1.5'),
+    ({'epsilon': 0.0}, 'epsilon must be > 0, got 0.0'),
   ],
 )
 def test_what_is_refused(fields, says):

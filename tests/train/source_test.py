@@ -8,7 +8,8 @@ from loopformer.train.experiment import bind, from_dict
 from loopformer.train.loop import train
 from loopformer.train.source import arrays_of, begin
 from loopformer.train.state import create, make_setup
-from tests.conformance.tiny import BLOCK, TRAIN, task_of
+from tests.conformance.tiny import BLOCK, TINY, TRAIN, task_of
+from tests.train import tiny
 
 PLAIN = {'family': 'feedforward', 'layers': 3, 'block': BLOCK}
 RETROFIT = {
@@ -21,11 +22,11 @@ RETROFIT = {
 }
 
 
-def experiment(model, **fields):
+def experiment(model, length=6, **fields):
   made = from_dict(
     {
       'model': model,
-      'task': {'name': 'group', 'group': 's3', 'length': 6},
+      'task': {'name': 'group', 'group': 's3', 'length': length},
       'loop': {'max_steps': 1},
       'train': {**TRAIN, 'steps': 1, **fields},
     }
@@ -79,10 +80,42 @@ def test_a_run_that_is_launched_so_starts_there(source, tmp_path):
     np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
-def test_a_run_of_another_model_is_refused(source):
-  made = experiment({**PLAIN, 'layers': 2}, source={'workdir': source[0]})
-  with pytest.raises(ValueError, match='must hold a run of the same model'):
+@pytest.mark.parametrize(
+  ('model', 'difference'),
+  [
+    ({**PLAIN, 'layers': 2}, 'model.layers: 3 -> 2'),
+    # Of the same shapes throughout.
+    (
+      {**PLAIN, 'block': {**BLOCK, 'rotary_theta': 500.0}},
+      'model.block.rotary_theta: 10000.0 -> 500.0',
+    ),
+    ({**RETROFIT, 'embed_scale': 1.0}, 'of shape '),
+  ],
+)
+def test_a_run_of_another_model_is_refused(model, difference, source):
+  made = experiment(model, source={'workdir': source[0]})
+  with pytest.raises(ValueError) as error:
     begin(make_setup(made))
+  text = str(error.value)
+  assert text.startswith('train.source.workdir must hold a run of the same mod')
+  assert difference in text and '\n' not in text
+
+
+def test_texts_may_be_longer_than_those_of_the_source(source):
+  made = experiment(PLAIN, length=9, source={'workdir': source[0]})
+  ours = arrays_of(begin(make_setup(made)).params)
+  for name, array in ours.items():
+    np.testing.assert_array_equal(array, source[1][name], err_msg=name)
+
+
+def test_arrays_that_no_gradient_trains_are_taken_too(tmp_path):
+  """The stored initial states of a reasoner, drawn from another seed."""
+  model = {'family': 'trm', **TINY['trm'][0]}
+  theirs = train(experiment(model), tmp_path).state.rest
+  source = {'workdir': str(tmp_path)}
+  setup = make_setup(experiment(model, source=source, seed=5))
+  drawn, ours = create(setup).rest, begin(setup).rest
+  assert tiny.bits(ours) == tiny.bits(theirs) != tiny.bits(drawn)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from loopformer.nn.variables import axis_names
 from loopformer.train import loop
 from loopformer.train.objectives import loss_sums
 from loopformer.train.state import merge
-from loopformer.train.step import first_bad_leaf, make_objective, prepare
+from loopformer.train.step import (
+  first_bad_leaf,
+  make_objective,
+  make_train_step,
+  prepare,
+)
 from loopformer.zoo import FAMILIES
 from tests.train import tiny
 
@@ -102,6 +107,23 @@ def test_a_step_that_is_not_finite_changes_nothing():
   later, metrics = tiny.step_fn()(after, loop.place(tiny.setup(), tiny.batch()))
   assert (int(later.step), int(later.skipped)) == (4, 1)
   assert metrics['finite'] and tiny.bits(later.params) != held
+
+
+def test_an_update_that_is_not_finite_is_not_made():
+  """Though the loss and its gradients are."""
+  setup, state = tiny.setup(), tiny.create()
+  broken = lambda grads, moments, params: (
+    jax.tree.map(lambda g: g * jnp.inf, grads),
+    moments,
+  )
+  optimizer = setup.optimizer._replace(update=broken)
+  step_fn = make_train_step(setup._replace(optimizer=optimizer))
+  before = tiny.bits((state.params, state.ema))
+  after, metrics = step_fn(state, loop.place(setup, tiny.batch()))
+  assert tiny.bits((after.params, after.ema)) == before
+  assert (int(after.step), int(after.skipped)) == (1, 1)
+  assert not metrics['finite'] and int(metrics['first_bad_leaf']) == -1
+  assert np.isfinite([metrics['loss'], metrics['gradient_norm']]).all()
 
 
 def test_the_reported_rate_is_the_one_of_the_update():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopformer.core import Cause
 from loopformer.evaluate import results
 from loopformer.nn.variables import Table
 from loopformer.tasks import TASKS
@@ -124,6 +125,27 @@ def test_one_device_equals_eight(tmp_path):
   assert len(eight.files) == len(one)
   for name, expected in zip(eight.files, one, strict=True):
     np.testing.assert_allclose(eight[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_that_fails_at_once_is_saved_and_read_back(tmp_path):
+  """It has no residual yet, nor has its solver: both are infinite."""
+  setup, step_fn = trained('fprm')
+  now = state.create(setup)
+  params = jax.tree.map(lambda x: jnp.full_like(x, 1e30), now.params)
+  now, metrics = step_fn(now._replace(params=params), offer(setup, 0, (0,)))
+  rows = now.carry.loop
+  assert not metrics['finite'] and (rows.cause_B == Cause.NON_FINITE).all()
+  assert not np.isfinite(rows.residual_B).any()
+  assert not np.isfinite(rows.solver.best_B).any()
+  with checkpoint.Checkpointer(tmp_path) as saver:
+    saver.save(1, now, {})
+    found = saver.restore(setup.abstract)
+    assert tiny.bits(found.state) == tiny.bits(now)
+    broken = jax.tree.map(lambda x: x * jnp.nan, now.params)
+    saver.save(2, now._replace(params=broken), {})
+    with pytest.raises(ValueError, match='infinity in params') as error:
+      saver.restore(setup.abstract)
+  assert 'carry' not in str(error.value)
 
 
 class Puzzled(GroupWords):

@@ -273,6 +273,37 @@ def test_loss_by_hand(family):
   np.testing.assert_array_equal(after.loop.steps_B, MADE)
 
 
+class Noisy(Toy):
+  """The same with noise of each recurrence's keys."""
+
+  def step(self, state_BTC, aux, context_BTC, info):
+    noise_B = jax.vmap(jax.random.normal)(info.keys_B)
+    return state_BTC / 2 + context_BTC + noise_B[:, None, None], aux
+
+
+@pytest.mark.parametrize('solver', [core.picard(), core.damped(0.5)])
+@pytest.mark.parametrize('segment', [1, 2])
+def test_the_state_ahead_is_that_of_the_next_segment(segment, solver):
+  """Its noise, solver and length too; and no row stays where it stopped."""
+  plan = Plan(core.fixed_steps(), 3, core.full(), solver)
+  heard = []
+
+  def terms(model, seen):
+    heard.append((seen.state, seen.ahead()))
+    return jnp.zeros(4)
+
+  family = FAMILIES['hrm']._replace(terms=terms)
+  noisy = supervision.Supervision(family, plan, segment, 'softmax')
+  model = Noisy(jnp.float32(TABLE))
+  held = supervision.fresh(noisy, model, TOY)
+  for _ in range(3):
+    held = supervision.supervise(noisy, model, None, held, 4)[1][0]
+  ends, ahead = zip(*heard, strict=True)
+  np.testing.assert_array_equal(ahead[0], ends[1])
+  np.testing.assert_array_equal(ends[2] == ends[1], segment == 2)
+  assert (ahead[-1] != ends[-1]).all()
+
+
 def test_no_row_exceeds_the_cap():
   """Segments of two, three recurrences at most: 2, 3, and the next row's 2."""
   model = model_of('capped')

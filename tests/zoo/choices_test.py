@@ -101,6 +101,35 @@ WRONG = [
   ({'halt': {'name': 'fixed_point', 'rtol': -1.0}}, 'halt.rtol must be >= 0'),
   ({'halt': {'name': 'cdf'}}, "halt = 'cdf': "),
   ({'halt': {}}, 'halt.name must be one of'),
+  ({'halt': {'name': ['q']}}, "halt.name must be one of ('fixed_steps'"),
+  (
+    {'halt': {'name': 'after', 'count': 2, 'rule': 'act'}},
+    "halt.rule must be a mapping, got 'act'.",
+  ),
+  (
+    {'halt': {'name': 'any_of', 'rules': {'name': 'act'}}},
+    'halt.rules must be a list of a mapping, got {',
+  ),
+  (
+    {'halt': {'name': 'fixed_steps', 'count': '3'}},
+    "halt.count must be int or None, got '3'.",
+  ),
+  (
+    {'halt': {'name': 'fixed_point', 'rtol': float('nan')}},
+    'halt.rtol must be finite, got nan.',
+  ),
+  (
+    {'halt': {'name': 'fixed_point', 'norm': 2}},
+    'halt.norm must be str, got 2.',
+  ),
+  (
+    {'halt': {'name': 'entropy', 'threshold': 'x'}},
+    "halt.threshold must be float, got 'x'.",
+  ),
+  (
+    {'halt': {'name': 'ponder', 'sample': 1}},
+    'halt.sample must be bool, got 1.',
+  ),
   ({'halt': {'name': 'any_of'}}, 'halt.rules must hold at least one rule'),
   (
     {'halt': {'name': 'any_of', 'rule': {'name': 'act'}}},
@@ -147,6 +176,26 @@ WRONG = [
     'halt.threshold must be in (0, 1), got 2.0.',
   ),
   ({'adjoint': {'name': 'ful'}}, "did you mean 'full'?"),
+  (
+    {'adjoint': {'name': 'full', 'remat': 1.5}},
+    'adjoint.remat must be int, got 1.5.',
+  ),
+  (
+    {'adjoint': {'name': 'last_k', 'k': 2.5}},
+    'adjoint.k must be int, got 2.5.',
+  ),
+  (
+    {'adjoint': {'name': 'last_k', 'k': 2, 'free_steps': '1'}},
+    "adjoint.free_steps must be int or an array or None, got '1'.",
+  ),
+  (
+    {'adjoint': {'name': 'implicit', 'solver': 'picard'}},
+    "adjoint.solver must be a mapping, got 'picard'.",
+  ),
+  (
+    {'adjoint': {'name': 'implicit', 'rtol': True}},
+    'adjoint.rtol must be float or None, got True.',
+  ),
   ({'adjoint': {'name': 'last_k', 'k': 0}}, 'adjoint.k must be >= 1, got 0.'),
   (
     {'adjoint': {'name': 'implicit', 'solver': {'name': 'picrad'}}},
@@ -155,6 +204,14 @@ WRONG = [
   (
     {'solver': {'name': 'damped', 'beta': 2.0}},
     'solver.beta must be in (0, 1]',
+  ),
+  (
+    {'solver': {'name': 'anderson', 'history': 2.5}},
+    'solver.history must be int, got 2.5.',
+  ),
+  (
+    {'depth': {'name': 'uniform_set', 'values': [1, 2.0]}},
+    'depth.values must be a list of int, got [1, 2.0].',
   ),
   ({'depth': {'name': 'fixed', 'count': 0}}, 'depth.count must be > 0, got 0.'),
   ({'ramp': {}}, 'ramp needs a depth with a mean, got {}.'),
@@ -182,6 +239,11 @@ def test_errors_are_one_line(fields, part):
   assert part in message
   assert '\n' not in message
   assert message[-1] in '.?'
+
+
+def test_an_int_passes_for_a_float():
+  LoopConfig(halt={'name': 'fixed_point', 'rtol': 1, 'atol': 0})
+  LoopConfig(adjoint={'name': 'implicit', 'rtol': None, 'max_steps': 9})
 
 
 @pytest.mark.parametrize('rows', ['sample', 'token'])

@@ -140,6 +140,21 @@ def test_the_map_itself_has_a_gradient_of_the_state():
   assert np.abs(grads[1]['y'][:, P:]).min() > 0
 
 
+def test_spectral_scales_bound_the_map_and_keep_their_vectors():
+  """|g| <= max(|y|, |x|, 1): each number is a mean of y, x and branches."""
+  model = cells(dataclasses.replace(PLAIN, residual_scale='spectral'))
+  state, x_BLD = start(['y'])
+  y_BLD = go(model, 9 * state['y'], x_BLD)
+  assert np.abs(y_BLD).max() <= 9 * np.abs(state['y']).max()
+  grads = gradients(segment, model, state, x_BLD)[0]['scale']
+  assert set(grads['inner']) == {'kernel', 'bias', 'scale'}
+  assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(grads))
+
+
+def test_without_a_convolution_no_taps_are_needed():
+  assert dataclasses.replace(PLAIN, conv_taps=0).conv_taps == 0
+
+
 @pytest.mark.parametrize(
   'fields, message',
   [
