@@ -28,7 +28,7 @@ PONDERED_TRAIN = {
   'ponder_weight': 0.01,
   'prior': 0.3,
 }
-# After every segment, as PTRM (arXiv:2605.19943) does.
+# Between segments, as PTRM (arXiv:2605.19943) does.
 SHAKEN = {'count': 8, 'noise': 0.2}
 STABLE = (
   {'name': 'fixed_point', 'rtol': 0.1},

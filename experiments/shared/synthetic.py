@@ -24,7 +24,7 @@ def p_hop(
     task={'name': 'p_hop', 'length': 64, 'hops': 4, 'asked': 'every'},
     loop=loop,
     train={
-      'steps': 1500,
+      'steps': 3000,
       'batch_size': 64,
       'optimizer': {
         'learning_rate': 1e-3,
