@@ -120,4 +120,4 @@ def _identity(key, shape, dtype=jnp.float32):
   """The identity, or an orthogonal map between two widths."""
   if shape[0] == shape[1]:
     return jnp.eye(shape[0], dtype=dtype)
-  return nnx.initializers.orthogonal()(key, shape, dtype)
+  return orthogonal(max(shape) ** -0.5)(key, shape, dtype)
