@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from loopformer.nn.config import require_one_of
+from loopformer.nn.initialise import orthogonal
 from loopformer.nn.variables import Param, named
 
 INJECTIONS = (
