@@ -79,7 +79,7 @@ def kl_stable(
     raise ValueError(f'min_p must be in [0, 1], got {min_p}.')
   forward = direction == 'previous_to_current'
   moved = lambda new, old: _kl(old, new) if forward else _kl(new, old)
-  read = lambda logits: _floored(_log_probs(logits), min_p)
+  read = lambda logits: _floored(logits, min_p)
   return _stability(head, read, moved, threshold, over, begin=0.0)
 
 
@@ -148,10 +148,11 @@ def _kl(logits_p, logits_q):
   return jnp.sum(_weighted(logp, logp - logq), -1)
 
 
-def _floored(logp, min_p):
-  """log p with 1 / V in place of what is below min_p times the largest."""
+def _floored(logits, min_p):
+  """Logits with p = 1 / V for what is below min_p times the largest."""
   if not min_p:
-    return logp
+    return logits
+  logp = _log_probs(logits)
   rare = logp < jnp.max(logp, -1, keepdims=True) + jnp.log(min_p)
   return jnp.where(rare, -jnp.log(logp.shape[-1]), logp)
 

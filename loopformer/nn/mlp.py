@@ -22,6 +22,11 @@ ACTIVATIONS = {
 GATED = 'gated_'
 
 
+def is_gated(kind: str) -> bool:
+  """Whether W1 is twice as wide: it makes a gate and what the gate lets by."""
+  return kind == 'swiglu' or kind.startswith(GATED)
+
+
 def activate(
   kind: str, x: Float[Array, '*batch G']
 ) -> Float[Array, '*batch F']:
@@ -46,7 +51,7 @@ class MLP(nnx.Module):
 
   def __init__(self, cfg: BlockConfig, *, taps: int = 0, rngs: nnx.Rngs):
     self.kind = cfg.mlp
-    gated = 2 if cfg.mlp == 'swiglu' or cfg.mlp.startswith(GATED) else 1
+    gated = 2 if is_gated(cfg.mlp) else 1
     common = {
       'bias': cfg.mlp_bias,
       'dtype': cfg.compute_dtype,

@@ -8,7 +8,7 @@ memory, not by arithmetic.
 import dataclasses
 
 from loopformer.nn.config import BlockConfig
-from loopformer.nn.mlp import GATED
+from loopformer.nn.mlp import is_gated
 from loopformer.plan.saved import FLOAT, attention_saved, mlp_saved
 
 
@@ -77,8 +77,7 @@ def attention_cost(block: BlockConfig, tokens: int, keys: int) -> Cost:
 
 def mlp_cost(block: BlockConfig, tokens: int, *, taps: int = 0) -> Cost:
   """W2 act(W1 x) at every token; W1 is twice as wide under a gate."""
-  gated = block.mlp == 'swiglu' or block.mlp.startswith(GATED)
-  hidden = (2 + gated) * block.hidden_width
+  hidden = (2 + is_gated(block.mlp)) * block.hidden_width
   return Cost(
     2 * block.width * hidden * tokens,
     saved=mlp_saved(block, tokens, taps=taps),
