@@ -169,7 +169,7 @@ def _halt(given):
     return None
   try:
     halt = json.loads(given)
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'--halt must be JSON: {error}.') from None
   if not isinstance(halt, dict):
     raise ValueError(f'--halt must be a JSON object, got {given!r}.')

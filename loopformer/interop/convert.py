@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('out')
   try:
     _run(parser.parse_args(argv))
-  except (ValueError, OSError, RecursionError) as error:
+  except (ValueError, OSError) as error:
     print(f'convert: {error}', file=sys.stderr)
     return 2
   return 0

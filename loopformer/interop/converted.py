@@ -90,7 +90,12 @@ def config_from_json(family: str, text: str) -> Any:
     fields = json.loads(text)
     made = {name: _field(value) for name, value in fields.items()}
     return FAMILIES[family].config(**made)
-  except (ValueError, TypeError, AttributeError) as error:
+  except (
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+  ) as error:
     reason = str(error).rstrip('.')
     raise ValueError(
       f'config in the metadata must be one of {family}: {reason}.'

@@ -161,7 +161,7 @@ def _indexed(path):
     listed = dict(json.loads(path.read_text(encoding='utf-8'))['weight_map'])
     files = sorted(set(listed.values()))
     outside = [name for name in files if pathlib.Path(name).name != name]
-  except (ValueError, TypeError, KeyError):
+  except (ValueError, TypeError, KeyError, RecursionError):
     raise ValueError(f'index {path} must map names to files.') from None
   if outside:
     raise ValueError(f'index {path} must name files beside it, got {outside}.')

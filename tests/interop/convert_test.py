@@ -11,7 +11,11 @@ from flax import nnx
 
 from loopformer.interop import shards
 from loopformer.interop.convert import from_published, main, to_published
-from loopformer.interop.converted import load_converted, shapes_of
+from loopformer.interop.converted import (
+  config_from_json,
+  load_converted,
+  shapes_of,
+)
 from loopformer.interop.layout import published_shapes, save
 from loopformer.interop.published import config_of, layout_of
 from loopformer.interop.tensors import read_tensors, write_tensors
@@ -194,8 +198,9 @@ def test_an_index_must_list_what_its_files_hold(tmp_path, capsys):
   assert 'must name files beside it' in said(tmp_path, given, capsys)
   index.write_text(json.dumps({'weight_map': {NORM: 'gone.safetensors'}}))
   assert 'gone.safetensors' in said(tmp_path, given, capsys)
-  index.write_text('[]')
-  assert 'must map names to files' in said(tmp_path, given, capsys)
+  for text in ('[]', '[' * 100_000):
+    index.write_text(text)
+    assert 'must map names to files' in said(tmp_path, given, capsys)
 
 
 def test_what_is_not_ours_is_not_loaded(tmp_path, capsys):
@@ -291,6 +296,12 @@ def test_metadata_that_is_no_object_is_damage(tmp_path, metadata):
   file.write_bytes(len(text).to_bytes(8, 'little') + text)
   with pytest.raises(ValueError, match='its header is damaged'):
     load_converted(file)
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '[' * 100_000, '{"no": 1}'])
+def test_a_config_in_the_metadata_that_is_none_is_refused(text):
+  with pytest.raises(ValueError, match='config in the metadata must be one'):
+    config_from_json('ouro', text)
 
 
 def test_nothing_is_left_beside_a_folder_in_the_way(tmp_path, capsys):
