@@ -1,10 +1,15 @@
 """Equilibrium Reasoner (arXiv:2605.21488) on puzzles.
 
 Shows: a damped, noisy recursion from random starts.
-Hardware: two CPU cores (all but sudoku9); one GPU or TPU host for it.
+Hardware: two CPU cores (sudoku4*, sudoku6_1k, maze7); a GPU or TPU host for the
+published runs (sudoku9, maze30), none of which was run.
 Time and score: see experiments/RESULTS.md.
 Command: loopformer-train --config=experiments/eqr.py:sudoku4
 """
+
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -14,24 +19,39 @@ MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
 LOOP = {'halt': puzzles.Q_HALT}
 
 
-def sudoku9() -> ml_collections.ConfigDict:
-  """The published run."""
+def _published(
+  task: str, model: Mapping[str, Any], steps: int
+) -> ml_collections.ConfigDict:
+  """A published run."""
   return puzzles.published(
-    {
-      'family': 'eqr',
-      'mixer': 'mlp',
-      'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
-    },
+    {'family': 'eqr', **model},
     {'halt': {**puzzles.Q_HALT, 'longest': 16}},
     {'learning_rate': 1e-4, 'weight_decay': 1.0},
-    steps=65100,
+    task=task,
+    steps=steps,
     ema=0.999,
   )
 
 
+ACROSS = {
+  'mixer': 'mlp',
+  'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
+}
+# 263,938 parameters.
+NARROW = {
+  'layers': 1,
+  'low_cycles': 4,
+  'block': {**puzzles.PUBLISHED_BLOCK, 'width': 128, 'heads': 4},
+}
+PUBLISHED = {
+  'sudoku9': functools.partial(_published, 'sudoku9', ACROSS, 65_100),
+  'maze30': functools.partial(_published, 'maze30_unique', NARROW, 130_200),
+}
+
+
 VARIANTS = {
   **puzzles.small_variants(MODEL, LOOP, rollouts={'count': 8}),
-  'sudoku9': sudoku9,
+  **PUBLISHED,
 }
 
 

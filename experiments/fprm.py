@@ -1,7 +1,8 @@
 """Fixed-Point Reasoning Model (arXiv:2606.18206) on puzzles and groups.
 
 Shows: a state that stops moving is a stopping signal that needs no training.
-Hardware: two CPU cores (all but sudoku9); one GPU or TPU host for it.
+Hardware: two CPU cores (sudoku4*, sudoku6_1k, maze7, group*); a GPU or TPU host
+for the published runs (sudoku9, maze30), none of which was run.
 Time and score: see experiments/RESULTS.md.
 Command: loopformer-train --config=experiments/fprm.py:sudoku4
 """
@@ -95,16 +96,35 @@ def group_fixed() -> ml_collections.ConfigDict:
   return _group(loop, ({'name': 'fixed_steps', 'count': WINDOW}, *RULES[1:2]))
 
 
-def sudoku9() -> ml_collections.ConfigDict:
-  """The published run."""
+def _published(
+  model: Mapping[str, Any], windows: int, optimizer: Mapping[str, Any], **fields
+) -> ml_collections.ConfigDict:
+  """A published run."""
   return puzzles.published(
-    {'family': 'fprm'},
-    {**LOOP, 'max_steps': 12 * WINDOW},
-    {'name': 'adamw', 'learning_rate': 1e-3, 'weight_decay': 1e-3},
+    {'family': 'fprm', **model},
+    {**LOOP, 'max_steps': windows * WINDOW},
+    {'name': 'adamw', **optimizer},
     rules=RULES,
-    steps=78125,
+    steps=78_125,
     ema=0.999,
     **TRAIN,
+    **fields,
+  )
+
+
+def sudoku9() -> ml_collections.ConfigDict:
+  """Of Sudoku-Extreme."""
+  return _published({}, 12, {'learning_rate': 1e-3, 'weight_decay': 1e-3})
+
+
+def maze30() -> ml_collections.ConfigDict:
+  """Of Maze-Hard, without symmetries; as many steps as on Sudoku."""
+  return _published(
+    {**LINE, 'map_norm': 'output'},
+    24,
+    {'learning_rate': 1e-4, 'weight_decay': 1.0},
+    task='maze30',
+    table={'learning_rate': 1e-2, 'weight_decay': 1.0},
   )
 
 
@@ -114,6 +134,7 @@ VARIANTS = {
   'group': group,
   'group_fixed': group_fixed,
   'sudoku9': sudoku9,
+  'maze30': maze30,
 }
 
 

@@ -3,10 +3,15 @@
 Shows: one small stack for both states, its last recursion differentiated; how
 it halts by a Q-head, by ACT (arXiv:1603.08983) and by PonderNet
 (arXiv:2107.05407), trained for each.
-Hardware: two CPU cores (all but sudoku9); one GPU or TPU host for it.
+Hardware: two CPU cores (sudoku4*, sudoku6_1k, maze7); a GPU or TPU host for the
+published runs (sudoku9, maze30, arc), none of which was run.
 Time and score: see experiments/RESULTS.md.
 Command: loopformer-train --config=experiments/trm.py:sudoku4
 """
+
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -64,26 +69,39 @@ def sudoku4_ponder() -> ml_collections.ConfigDict:
   )
 
 
-def sudoku9() -> ml_collections.ConfigDict:
-  """The published run."""
+def _published(
+  task: str, model: Mapping[str, Any], weight_decay: float, steps: int
+) -> ml_collections.ConfigDict:
+  """A published run."""
   return puzzles.published(
-    {
-      'family': 'trm',
-      'mixer': 'mlp',
-      'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
-    },
+    {'family': 'trm', **model},
     {'halt': {**puzzles.Q_HALT, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': 1.0},
-    steps=65100,
+    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
+    task=task,
+    steps=steps,
     ema=0.999,
   )
+
+
+ACROSS = {
+  'mixer': 'mlp',
+  'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
+}
+ATTENDING = {'low_cycles': 4}
+PUBLISHED = {
+  'sudoku9': functools.partial(_published, 'sudoku9', ACROSS, 1.0, 65_100),
+  'maze30': functools.partial(_published, 'maze30', ATTENDING, 1.0, 65_100),
+  'arc': functools.partial(
+    _published, 'arc', ATTENDING, 0.1, puzzles.ARC_STEPS
+  ),
+}
 
 
 VARIANTS = {
   **puzzles.small_variants(MODEL, LOOP, rollouts=SHAKEN),
   'sudoku4_act': sudoku4_act,
   'sudoku4_ponder': sudoku4_ponder,
-  'sudoku9': sudoku9,
+  **PUBLISHED,
 }
 
 

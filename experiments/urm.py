@@ -1,10 +1,14 @@
 """Universal Reasoning Model (arXiv:2512.14693) on puzzles.
 
 Shows: one state and a stack with a short convolution in its MLP.
-Hardware: two CPU cores (all but sudoku9); one GPU or TPU host for it.
+Hardware: two CPU cores (sudoku4*, sudoku6_1k, maze7); a GPU or TPU host for the
+published runs (sudoku9, arc), none of which was run.
 Time and score: see experiments/RESULTS.md.
 Command: loopformer-train --config=experiments/urm.py:sudoku4
 """
+
+import functools
+from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -14,19 +18,29 @@ MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
 LOOP = {'halt': puzzles.Q_HALT}
 
 
-def sudoku9() -> ml_collections.ConfigDict:
-  """The published run."""
+def _published(
+  task: str, weight_decay: float, **train: Any
+) -> ml_collections.ConfigDict:
+  """A published run."""
   return puzzles.published(
     {'family': 'urm'},
     {'halt': {**puzzles.Q_HALT, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': 1.0},
-    steps=390625,
+    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
+    task=task,
     ema=0.999,
-    batch_size=128,
+    **train,
   )
 
 
-VARIANTS = {**puzzles.small_variants(MODEL, LOOP), 'sudoku9': sudoku9}
+PUBLISHED = {
+  'sudoku9': functools.partial(
+    _published, 'sudoku9', 1.0, batch_size=128, steps=390_625
+  ),
+  'arc': functools.partial(_published, 'arc', 0.1, steps=2 * puzzles.ARC_STEPS),
+}
+
+
+VARIANTS = {**puzzles.small_variants(MODEL, LOOP), **PUBLISHED}
 
 
 def get_config(variant: str = 'sudoku4') -> ml_collections.ConfigDict:
