@@ -1,7 +1,6 @@
 """Tasks that are scored by votes, and a model that casts them."""
 
 import time
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,10 +15,8 @@ from loopformer.evaluate.measure import (
   plan_of,
   run_rows,
 )
-from loopformer.tasks import Batch
+from loopformer.tasks.task import Answer
 from loopformer.zoo import family as zoo
-
-Answer = Callable[[Batch], tuple[np.ndarray, np.ndarray | None]]
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ tests come from votes over copies.
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -27,9 +27,7 @@ from loopformer.tasks.arc_grid import (
 )
 from loopformer.tasks.arc_json import Pair, Puzzle
 from loopformer.tasks.arc_vote import Ballot, Ranked
-from loopformer.tasks.task import IGNORE, Batch, require
-
-Answer = Callable[[Batch], tuple[np.ndarray, np.ndarray | None]]
+from loopformer.tasks.task import IGNORE, Answer, Batch, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

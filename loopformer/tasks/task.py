@@ -37,6 +37,10 @@ class Batch(TypedDict):
   positions: NotRequired[Int32[np.ndarray, 'B T']]
 
 
+# Predictions [N, T] of a batch, with scores [N] that break ties, or None.
+Answer = Callable[[Batch], tuple[np.ndarray, np.ndarray | None]]
+
+
 @runtime_checkable
 class Task(Protocol):
   """A source of rows. Every method is a pure function of its arguments.
