@@ -111,10 +111,11 @@ class Engine:
   def _counted(self, function, **fixed):
     """The function with its choices made; counts how often it is traced."""
 
-    def traced(*args, **kwargs):
+    def traced(arrays, *args, **kwargs):
       self.compiled += 1
+      model = self.replicas.model(arrays)
       choices = {'rule': self.rule, 'sampling': self.sampling, **fixed}
-      return function(self.replicas, *args, **choices, **kwargs)
+      return function(self.replicas, model, *args, **choices, **kwargs)
 
     traced.__name__ = function.__name__
     return traced
@@ -180,7 +181,7 @@ class Engine:
     while True:
       if every:
         yield self._generated(session, first, cursor - first + 1)
-      if cursor >= last or bool(session.done_B.all()):
+      if cursor >= last or self._done(session):
         break
       span = min(span_of(cursor + 1), session.tokens_BS.shape[1])
       until = min(span, last, cursor + every if every else last)
@@ -199,6 +200,10 @@ class Engine:
     """All tokens at once; arguments as for `stream`."""
     *_, last = self.stream(prompts, **given)
     return last
+
+  def _done(self, session):
+    """Whether all texts have ended; without an end there is no wait for it."""
+    return self.end != NO_END and bool(session.done_B.all())
 
   def _limit(self, recurrences):
     """Recurrences per token: known to an unrolled program, else traced."""

@@ -32,11 +32,20 @@ SESSION = Session(
 
 
 class Replicas:
-  """A model and the devices that share the rows of a batch."""
+  """A model and the devices that share the rows of a batch.
+
+  Programs are given its arrays alone: to take a module apart at every call
+  takes the host longer than to launch the call.
+  """
 
   def __init__(self, model: Any, devices: Sequence[Any]):
-    self.model, self.devices = model, tuple(devices)
+    self.arrays, self._structure = jax.tree.flatten(model)
+    self.devices = tuple(devices)
     self._copies = {}
+
+  def model(self, arrays: Sequence[Any]) -> Any:
+    """The model that has these arrays."""
+    return jax.tree.unflatten(self._structure, arrays)
 
   def mesh(self, rows: int) -> Mesh | None:
     """Of the most devices that divide the rows, or None for one."""
@@ -45,26 +54,26 @@ class Replicas:
       return None
     return Mesh(np.array(self.devices[:count]), (AXIS,))
 
-  def of(self, rows: int) -> Any:
-    """The model on the devices that so many rows run on."""
+  def of(self, rows: int) -> Sequence[Any]:
+    """The arrays on the devices that so many rows run on."""
     mesh = self.mesh(rows)
     if mesh is None:
-      return self.model
+      return self.arrays
     if mesh not in self._copies:
-      self._copies[mesh] = _everywhere(self.model, mesh)
+      self._copies[mesh] = _everywhere(self.arrays, mesh)
     return self._copies[mesh]
 
 
-def _everywhere(model: Any, mesh: Mesh) -> Any:
-  """The model on every device of a mesh.
+def _everywhere(arrays: Sequence[Any], mesh: Mesh) -> Sequence[Any]:
+  """Arrays on every device of a mesh.
 
   CPU devices read one memory: put there as a view of the host, a weight stands
   once, in the cache that the cores share too.
   """
   sharding = NamedSharding(mesh, P())
   if all(device.platform == 'cpu' for device in mesh.devices.flat):
-    model = jax.tree.map(np.asarray, model)
-  return jax.device_put(model, sharding)
+    arrays = [np.asarray(array) for array in arrays]
+  return jax.device_put(arrays, sharding)
 
 
 def prefill(
