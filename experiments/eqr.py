@@ -33,10 +33,6 @@ def _published(
   )
 
 
-ACROSS = {
-  'mixer': 'mlp',
-  'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
-}
 # 263,938 parameters.
 NARROW = {
   'layers': 1,
@@ -44,7 +40,7 @@ NARROW = {
   'block': {**puzzles.PUBLISHED_BLOCK, 'width': 128, 'heads': 4},
 }
 PUBLISHED = {
-  'sudoku9': functools.partial(_published, 'sudoku9', ACROSS, 65_100),
+  'sudoku9': functools.partial(_published, 'sudoku9', puzzles.ACROSS, 65_100),
   'maze30': functools.partial(_published, 'maze30_unique', NARROW, 130_200),
 }
 

@@ -83,13 +83,11 @@ def _published(
   )
 
 
-ACROSS = {
-  'mixer': 'mlp',
-  'block': {**puzzles.PUBLISHED_BLOCK, 'rotary': 'none'},
-}
 ATTENDING = {'low_cycles': 4}
 PUBLISHED = {
-  'sudoku9': functools.partial(_published, 'sudoku9', ACROSS, 1.0, 65_100),
+  'sudoku9': functools.partial(
+    _published, 'sudoku9', puzzles.ACROSS, 1.0, 65_100
+  ),
   'maze30': functools.partial(_published, 'maze30', ATTENDING, 1.0, 65_100),
   'arc': functools.partial(
     _published, 'arc', ATTENDING, 0.1, puzzles.ARC_STEPS

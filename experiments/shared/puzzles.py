@@ -69,6 +69,8 @@ PUBLISHED_TASKS = {
   'maze30_unique': {'name': 'maze', 'size': 30},
   'arc': {'name': 'arc'},
 }
+# Mixes tokens by an MLP.
+ACROSS = {'mixer': 'mlp', 'block': {**PUBLISHED_BLOCK, 'rotary': 'none'}}
 TABLE = {'learning_rate': 1e-4, 'weight_decay': 1.0}
 # On ARC a row stands for a task: it learns faster than the weights.
 ARC_TABLE = {'learning_rate': 1e-2, 'weight_decay': 0.1}
