@@ -8,8 +8,6 @@ Command: loopformer-train --config=experiments/eqr.py:sudoku4
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -19,31 +17,22 @@ MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
 LOOP = {'halt': puzzles.Q_HALT}
 
 
-def _published(
-  task: str, model: Mapping[str, Any], steps: int
-) -> ml_collections.ConfigDict:
-  """A published run."""
-  return puzzles.published(
-    {'family': 'eqr', **model},
-    {'halt': {**puzzles.Q_HALT, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': 1.0},
-    task=task,
-    steps=steps,
-    ema=0.999,
-  )
-
-
 # 263,938 parameters.
 NARROW = {
+  'family': 'eqr',
   'layers': 1,
   'low_cycles': 4,
   'block': {**puzzles.PUBLISHED_BLOCK, 'width': 128, 'heads': 4},
 }
+_published = functools.partial(puzzles.segmented, ema=0.999)
 PUBLISHED = {
-  'sudoku9': functools.partial(_published, 'sudoku9', puzzles.ACROSS, 65_100),
-  'maze30': functools.partial(_published, 'maze30_unique', NARROW, 130_200),
+  'sudoku9': functools.partial(
+    _published, {'family': 'eqr', **puzzles.ACROSS}, steps=65_100
+  ),
+  'maze30': functools.partial(
+    _published, NARROW, task='maze30_unique', steps=130_200
+  ),
 }
-
 
 VARIANTS = {
   **puzzles.small_variants(MODEL, LOOP, rollouts={'count': 8}),

@@ -97,7 +97,10 @@ def group_fixed() -> ml_collections.ConfigDict:
 
 
 def _published(
-  model: Mapping[str, Any], windows: int, optimizer: Mapping[str, Any], **fields
+  model: Mapping[str, Any],
+  windows: int,
+  optimizer: Mapping[str, Any],
+  **fields: Any,
 ) -> ml_collections.ConfigDict:
   """A published run."""
   return puzzles.published(

@@ -17,23 +17,15 @@ MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
 LOOP = {'halt': puzzles.Q_CONTINUE}
 
 
-def _published(
-  task: str, weight_decay: float, steps: int
-) -> ml_collections.ConfigDict:
-  """27 million parameters, as in the paper."""
-  return puzzles.published(
-    {'family': 'hrm'},
-    {'halt': {**puzzles.Q_CONTINUE, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
-    task=task,
-    steps=steps,
-  )
-
-
+_published = functools.partial(
+  puzzles.segmented, {'family': 'hrm'}, halt=puzzles.Q_CONTINUE
+)
 PUBLISHED = {
-  'sudoku9': functools.partial(_published, 'sudoku9', 1.0, 26_041),
-  'maze30': functools.partial(_published, 'maze30', 1.0, 26_041),
-  'arc': functools.partial(_published, 'arc', 0.1, puzzles.ARC_STEPS),
+  'sudoku9': functools.partial(_published, steps=26_041),
+  'maze30': functools.partial(_published, task='maze30', steps=26_041),
+  'arc': functools.partial(
+    _published, task='arc', weight_decay=0.1, steps=puzzles.ARC_STEPS
+  ),
 }
 RULES = ({'name': 'q_continue'}, *puzzles.EVALUATED)
 VARIANTS = {

@@ -10,8 +10,6 @@ Command: loopformer-train --config=experiments/trm.py:sudoku4
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -69,31 +67,23 @@ def sudoku4_ponder() -> ml_collections.ConfigDict:
   )
 
 
-def _published(
-  task: str, model: Mapping[str, Any], weight_decay: float, steps: int
-) -> ml_collections.ConfigDict:
-  """A published run."""
-  return puzzles.published(
-    {'family': 'trm', **model},
-    {'halt': {**puzzles.Q_HALT, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
-    task=task,
-    steps=steps,
-    ema=0.999,
-  )
-
-
-ATTENDING = {'low_cycles': 4}
+ATTENDING = {'family': 'trm', 'low_cycles': 4}
+_published = functools.partial(puzzles.segmented, ema=0.999)
 PUBLISHED = {
   'sudoku9': functools.partial(
-    _published, 'sudoku9', puzzles.ACROSS, 1.0, 65_100
+    _published, {'family': 'trm', **puzzles.ACROSS}, steps=65_100
   ),
-  'maze30': functools.partial(_published, 'maze30', ATTENDING, 1.0, 65_100),
+  'maze30': functools.partial(
+    _published, ATTENDING, task='maze30', steps=65_100
+  ),
   'arc': functools.partial(
-    _published, 'arc', ATTENDING, 0.1, puzzles.ARC_STEPS
+    _published,
+    ATTENDING,
+    task='arc',
+    weight_decay=0.1,
+    steps=puzzles.ARC_STEPS,
   ),
 }
-
 
 VARIANTS = {
   **puzzles.small_variants(MODEL, LOOP, rollouts=SHAKEN),

@@ -8,7 +8,6 @@ Command: loopformer-train --config=experiments/urm.py:sudoku4
 """
 
 import functools
-from typing import Any
 
 import ml_collections
 from loopformer.experiments.shared import puzzles
@@ -18,27 +17,13 @@ MODEL = {**MODEL, 'block': puzzles.SMALL_BLOCK}
 LOOP = {'halt': puzzles.Q_HALT}
 
 
-def _published(
-  task: str, weight_decay: float, **train: Any
-) -> ml_collections.ConfigDict:
-  """A published run."""
-  return puzzles.published(
-    {'family': 'urm'},
-    {'halt': {**puzzles.Q_HALT, 'longest': 16}},
-    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
-    task=task,
-    ema=0.999,
-    **train,
-  )
-
-
+_published = functools.partial(puzzles.segmented, {'family': 'urm'}, ema=0.999)
 PUBLISHED = {
-  'sudoku9': functools.partial(
-    _published, 'sudoku9', 1.0, batch_size=128, steps=390_625
+  'sudoku9': functools.partial(_published, batch_size=128, steps=390_625),
+  'arc': functools.partial(
+    _published, task='arc', weight_decay=0.1, steps=2 * puzzles.ARC_STEPS
   ),
-  'arc': functools.partial(_published, 'arc', 0.1, steps=2 * puzzles.ARC_STEPS),
 }
-
 
 VARIANTS = {**puzzles.small_variants(MODEL, LOOP), **PUBLISHED}
 

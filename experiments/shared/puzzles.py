@@ -158,6 +158,22 @@ def published(
   )
 
 
+def segmented(
+  model: Mapping[str, Any],
+  *,
+  halt: Mapping[str, Any] = Q_HALT,
+  weight_decay: float = 1.0,
+  **fields: Any,
+) -> ml_collections.ConfigDict:
+  """A run as `published`, of at most 16 segments, ended by a Q-head."""
+  return published(
+    model,
+    {'halt': {**halt, 'longest': 16}},
+    {'learning_rate': 1e-4, 'weight_decay': weight_decay},
+    **fields,
+  )
+
+
 def choose(
   variants: Mapping[str, Callable[[], ml_collections.ConfigDict]], variant: str
 ) -> ml_collections.ConfigDict:
