@@ -60,6 +60,7 @@ class Engine:
     norm: str = 'token_l2_mean',
     dtype: Any = jnp.float32,
     devices: Sequence[Any] | None = None,
+    shared: str = 'auto',
   ):
     """Prepares a model for generation.
 
@@ -73,12 +74,14 @@ class Engine:
       end: id of the token that ends a text.
       norm: of the relative change that fixed-point rules read.
       dtype: of the cache.
-      devices: share the rows of a batch, as many of them as divide it, each
-        with a copy of the weights; None leaves the choice to JAX.
+      devices: work on a batch together; None leaves the choice to JAX.
+      shared: what they share, see `loopformer.decode.spread`: its `rows`, as
+        many devices as divide them each with all weights; the `heads` and
+        hidden units of the layers, each with some weights; `auto` decides.
 
     Raises:
-      ValueError: if the model cannot be decoded, a number is below 1, or a
-        name is unknown.
+      ValueError: if the model cannot be decoded, a number is below 1, a name
+        is unknown, or the devices do not divide the heads they share.
     """
     _check(model, recurrences)
     self.recurrences, self.dtype, self.end = recurrences, dtype, end
@@ -95,7 +98,7 @@ class Engine:
       unrolled=halt is None and _passed(self.parts, recurrences) <= UNROLLED,
       norm=norm,
     )
-    self.replicas = spread.Replicas(unstacked(model), devices or ())
+    self.spread = spread.Spread(unstacked(model), devices or (), shared)
     self.compiled = 0
     self._prefill = jax.jit(
       self._counted(spread.prefill, policy=self.policy, dtype=dtype),
@@ -113,9 +116,8 @@ class Engine:
 
     def traced(arrays, *args, **kwargs):
       self.compiled += 1
-      model = self.replicas.model(arrays)
       choices = {'rule': self.rule, 'sampling': self.sampling, **fixed}
-      return function(self.replicas, model, *args, **choices, **kwargs)
+      return function(self.spread, arrays, *args, **choices, **kwargs)
 
     traced.__name__ = function.__name__
     return traced
@@ -152,7 +154,7 @@ class Engine:
     key = jax.random.key(0) if key is None else key
     ids = np.arange(batch) if ids is None else np.asarray(ids)
     return self._prefill(
-      self.replicas.of(batch),
+      self.spread.copies(batch, length).arrays,
       prompts.tokens_BT,
       prompts.real_BT,
       prompts.prefix_BT,
@@ -186,7 +188,7 @@ class Engine:
       span = min(span_of(cursor + 1), session.tokens_BS.shape[1])
       until = min(span, last, cursor + every if every else last)
       session = self._advance(
-        self.replicas.of(prompts.tokens_BT.shape[0]),
+        self.spread.copies(prompts.tokens_BT.shape[0]).arrays,
         session,
         np.int32(until),
         self._limit(recurrences),

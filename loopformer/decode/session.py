@@ -10,6 +10,7 @@ writing, on their own; nothing a row computes depends on its batch mates.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from loopformer import core
 from loopformer.decode.sampling import Sampling, choose
 from loopformer.nn.cache import Cache, allocate, fill_skipped
 from loopformer.nn.place import Keys, place_of, tokens_of
-from loopformer.nn.slots import Policy
+from loopformer.nn.slots import Part, Policy
 
 
 class Rule(NamedTuple):
@@ -166,6 +167,7 @@ def prefill(
   rule: Rule,
   sampling: Sampling,
   policy: Policy,
+  parts: Mapping[str, Part],
   room: int,
   dtype: Any,
 ) -> Session:
@@ -173,15 +175,15 @@ def prefill(
 
   Tokens of the prefix read each other in both directions.
 
-  The cache, for texts of at most `room` tokens, is made here: where it will be
-  used, and without a copy.
+  The cache of these parts, for texts of at most `room` tokens, is made here:
+  where it will be used, and without a copy.
   """
   batch, length = tokens_BT.shape
   keys_B = core.row_keys(key, ids_B)
   keys = tokens_of(real_BT, prefix_BT=prefix_BT)
   place = place_of(model.cfg.block, keys)
   cache = allocate(
-    model.cache_parts(),
+    parts,
     policy,
     rows=batch,
     length=room,

@@ -1,131 +1,178 @@
-"""One batch of texts on several devices, each with its share of the rows.
+"""One batch of texts on several devices, which share its rows or its heads.
 
-Rows know nothing of each other, so nothing is exchanged: a device reads and
-writes its rows as if they were all, and stops when they are done.
+    rows     a device has all weights and some of the texts: nothing is
+             exchanged, and it stops when its rows are done
+    heads    a device has all texts and some heads and hidden units of every
+             layer: two sums per layer, and each reads only its weights
+
+A token of one text takes the time in which the weights are read, so that heads
+are worth sharing where texts are fewer than devices: what `auto` does, if the
+layers can be divided.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from loopformer.core.rows import parts_of
+from loopformer.decode import copies
 from loopformer.decode import session as decode
+from loopformer.decode.copies import ALL, AXIS, Copies
 from loopformer.decode.session import Session
+from loopformer.nn.config import require_one_of
+from loopformer.nn.kernels import FEW
+from loopformer.nn.shares import are_shared, check_shares
+from loopformer.nn.slots import Part
 
-AXIS = 'rows'
-ROWS, CACHE = P(AXIS), P(None, None, AXIS)
-SESSION = Session(
-  cache=CACHE,
-  tokens_BS=ROWS,
-  keys=ROWS,
-  next_B=ROWS,
-  cursor=ROWS,
-  keys_B=ROWS,
-  done_B=ROWS,
-  depth_BS=ROWS,
-)
+SHARED = ('auto', 'rows', 'heads')
 
 
-class Replicas:
-  """A model and the devices that share the rows of a batch.
+class Way(NamedTuple):
+  """How the rows of a batch are read: by which devices, and what these share.
 
-  Programs are given its arrays alone: to take a module apart at every call
-  takes the host longer than to launch the call.
+  Attributes:
+    mesh: the devices; None for one.
+    by_heads: whether each has some heads of all rows.
   """
 
-  def __init__(self, model: Any, devices: Sequence[Any]):
-    self.arrays, self._structure = jax.tree.flatten(model)
-    self.devices = tuple(devices)
+  mesh: Mesh | None
+  by_heads: bool
+
+  @property
+  def texts(self) -> P:
+    """Where arrays lie that have rows in front."""
+    return ALL if self.by_heads else P(AXIS)
+
+  def session(self) -> Session:
+    """Where a session lies; keys and values are [slots, layers, B, G, S, K]."""
+    fields = dict.fromkeys(Session._fields, self.texts)
+    axis = 3 if self.by_heads else 2
+    return Session(**fields | {'cache': P(*[None] * axis, AXIS)})
+
+
+class Spread:
+  """A model, and the devices that share each batch."""
+
+  def __init__(self, model: Any, devices: Sequence[Any], shared: str = 'auto'):
+    """Checks the choice; weights are placed when a batch needs them.
+
+    Raises:
+      ValueError: if heads or hidden units cannot be shared by the devices.
+    """
+    require_one_of('shared', shared, SHARED)
+    self.model, self.devices, self.shared = model, tuple(devices), shared
     self._copies = {}
+    if shared == 'heads':
+      check_shares(model, len(self.devices))
 
-  def model(self, arrays: Sequence[Any]) -> Any:
-    """The model that has these arrays."""
-    return jax.tree.unflatten(self._structure, arrays)
-
-  def mesh(self, rows: int) -> Mesh | None:
-    """Of the most devices that divide the rows, or None for one."""
+  def way(self, rows: int) -> Way:
+    """How so many rows are read."""
+    if self._by_heads(rows):
+      return Way(Mesh(np.array(self.devices), (AXIS,)), by_heads=True)
     count = parts_of(rows, min(len(self.devices), rows))
-    if count == 1:
-      return None
-    return Mesh(np.array(self.devices[:count]), (AXIS,))
+    devices = np.array(self.devices[:count])
+    return Way(Mesh(devices, (AXIS,)) if count > 1 else None, by_heads=False)
 
-  def of(self, rows: int) -> Sequence[Any]:
-    """The arrays on the devices that so many rows run on."""
-    mesh = self.mesh(rows)
-    if mesh is None:
-      return self.arrays
-    if mesh not in self._copies:
-      self._copies[mesh] = _everywhere(self.arrays, mesh)
-    return self._copies[mesh]
+  def _by_heads(self, rows):
+    count = len(self.devices)
+    if count < 2 or self.shared == 'rows':
+      return False
+    if self.shared == 'heads':
+      return True
+    return rows < count and are_shared(self.model, count)
 
+  def copies(self, rows: int, tokens: int = 1) -> Copies:
+    """The model where rows are read, so many tokens of each at a time."""
+    way = self.way(rows)
+    few = 1 < rows * tokens <= FEW and _is_cpu(way.mesh)
+    if (way, few) not in self._copies:
+      self._copies[way, few] = self._placed(way, few)
+    return self._copies[way, few]
 
-def _everywhere(arrays: Sequence[Any], mesh: Mesh) -> Sequence[Any]:
-  """Arrays on every device of a mesh.
+  def _placed(self, way, few):
+    if way.by_heads:
+      return copies.shared(self.model, way.mesh, few=few)
+    model = copies.in_panels(self.model) if few else self.model
+    return copies.whole(model, way.mesh)
 
-  CPU devices read one memory: put there as a view of the host, a weight stands
-  once, in the cache that the cores share too.
-  """
-  sharding = NamedSharding(mesh, P())
-  if all(device.platform == 'cpu' for device in mesh.devices.flat):
-    arrays = [np.asarray(array) for array in arrays]
-  return jax.device_put(arrays, sharding)
+  def parts(self, rows: int) -> dict[str, Part]:
+    """The parts of a cache as one device has them."""
+    count = len(self.devices) if self.way(rows).by_heads else 1
+    return {
+      name: part._replace(groups=part.groups // count)
+      for name, part in self.model.cache_parts().items()
+    }
 
 
 def prefill(
-  replicas: Replicas, model: Any, tokens_BT: Any, *args: Any, **choices: Any
+  spread: Spread, arrays: Any, tokens_BT: Any, *args: Any, **choices: Any
 ) -> Session:
-  """`session.prefill`, each device with its rows."""
-  mesh = replicas.mesh(tokens_BT.shape[0])
-  if mesh is None:
-    return decode.prefill(model, tokens_BT, *args, **choices)
-  own, limit = args[:-1], args[-1]
-  call = lambda limit, *args: _apart(decode.prefill(*args, limit, **choices))
-  specs = (P(), ROWS, ROWS, ROWS, ROWS, P())
-  return _mapped(call, mesh, specs, limit)(model, tokens_BT, *own)
+  """`session.prefill` on every device."""
+  *own, limit = args
+  rows, tokens = tokens_BT.shape
+  parts = spread.parts(rows)
+  call = functools.partial(decode.prefill, parts=parts, **choices)
+  way = spread.way(rows)
+  specs = (way.texts,) * 4 + (ALL,)
+  run = _on_devices(call, way, spread.copies(rows, tokens), specs, limit)
+  return run(arrays, tokens_BT, *own)
 
 
 def advance(
-  replicas: Replicas,
-  model: Any,
+  spread: Spread,
+  arrays: Any,
   session: Session,
   until: Any,
   limit: Any,
   **choices: Any,
 ) -> Session:
-  """`session.advance`, each device with its rows."""
-  mesh = replicas.mesh(session.next_B.shape[0])
-  if mesh is None:
-    return decode.advance(model, session, until, limit, **choices)
+  """`session.advance` on every device."""
 
-  def call(limit, model, session, until):
-    own = session._replace(cursor=session.cursor[0])
-    return _apart(decode.advance(model, own, until, limit, **choices))
+  def call(model, session, until, limit):
+    own = session._replace(cursor=session.cursor.reshape(()))
+    return decode.advance(model, own, until, limit, **choices)
 
-  specs = (P(), SESSION, P())
-  return _mapped(call, mesh, specs, limit)(model, session, until)
+  rows = session.next_B.shape[0]
+  way = spread.way(rows)
+  specs = (way.session(), ALL)
+  run = _on_devices(call, way, spread.copies(rows), specs, limit)
+  return run(arrays, session, until)
 
 
-def _mapped(
-  call: Callable[..., Session], mesh: Mesh, specs: tuple, limit: Any
+def _on_devices(
+  call: Callable[..., Session],
+  way: Way,
+  copies: Copies,
+  specs: tuple,
+  limit: Any,
 ) -> Callable[..., Session]:
-  """The call on each device; a limit that is traced goes to every one."""
+  """The call with each device's model; a traced limit goes to every one."""
+
+  def own(limit, arrays, *args):
+    session = call(copies.model(arrays), *args, limit)
+    # A cursor per device, as rows of one may end before those of another.
+    return session._replace(cursor=session.cursor[None])
+
+  if way.mesh is None:
+    return functools.partial(own, limit)
   known = isinstance(limit, int)
-  call = functools.partial(call, limit) if known else call
+  specs = (list(copies.specs), *specs)
   run = jax.shard_map(
-    call,
-    mesh=mesh,
-    in_specs=specs if known else (P(), *specs),
-    out_specs=SESSION,
+    functools.partial(own, limit) if known else own,
+    mesh=way.mesh,
+    in_specs=specs if known else (ALL, *specs),
+    out_specs=way.session(),
     check_vma=False,
   )
   return run if known else functools.partial(run, limit)
 
 
-def _apart(session):
-  """With a cursor per device, as each may end before the others."""
-  return session._replace(cursor=session.cursor[None])
+def _is_cpu(mesh):
+  if mesh is None:
+    return jax.default_backend() == 'cpu'
+  return all(device.platform == 'cpu' for device in mesh.devices.flat)

@@ -190,7 +190,7 @@ def test_written_out_recurrences_are_those_of_the_loop():
   assert written.rule.unrolled and not looped.rule.unrolled
   ours, theirs = (e.start(prompts, tokens=NEW) for e in (written, looped))
   step = lambda e, s: e._advance(
-    e.replicas.arrays, s, jnp.int32(18), e._limit(None), span=24
+    e.spread.copies(3).arrays, s, jnp.int32(18), e._limit(None), span=24
   )
   ours, theirs = step(written, ours), step(looped, theirs)
   for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):

@@ -1,4 +1,6 @@
-"""Rows shared between devices are the rows of one device."""
+"""Batches shared between devices are those of one device."""
+
+import pytest
 
 from tests.util import run_python
 
@@ -7,7 +9,7 @@ import jax
 import numpy as np
 
 from loopformer.decode import Engine, Sampling, prompts_of
-from loopformer.decode.spread import Replicas
+from loopformer.decode.spread import Spread
 from loopformer.zoo import FAMILIES
 from tests.decode.engine_test import CONFIGS, V
 
@@ -39,13 +41,71 @@ halt = {'name': 'fixed_point', 'rtol': 0.9}
 assert len(set(lengths_B.tolist())) > 1, lengths_B
 assert len(set(depth_BN.ravel().tolist())) > 2, depth_BN
 
-for weight in jax.tree.leaves(Replicas(MODEL, jax.devices()).of(6)):
+for weight in Spread(MODEL, jax.devices()).copies(6, 5).arrays:
   shards = weight.addressable_shards
   assert len(shards) == 3
   assert len({shard.data.unsafe_buffer_pointer() for shard in shards}) == 1
 """
 
 
+HEADS = """
+import sys
+
+import jax
+import numpy as np
+
+from loopformer.decode import Engine, prompts_of
+from loopformer.decode.spread import Spread
+from loopformer.zoo import FAMILIES
+from tests.decode.engine_test import CONFIGS, PROMPTS, V, depth_of
+
+HALT = {'name': 'fixed_point', 'rtol': 0.3}
+
+
+def check(name):
+  family, cfg = FAMILIES[name], CONFIGS[name]
+  model = family.build(cfg, jax.random.key(0))
+  for halt, policy in ((None, 'full'), (HALT, 'last')):
+    choices = {'recurrences': depth_of(name), 'halt': halt, 'policy': policy}
+    engines = [
+      Engine(family, model, devices=devices, shared=shared, **choices)
+      for devices, shared in ((None, 'rows'), (jax.devices(), 'heads'))
+    ]
+    found = [
+      engine.generate(prompts_of(PROMPTS, vocab_size=V), tokens=6)
+      for engine in engines
+    ]
+    for a, b in zip(*found, strict=True):
+      np.testing.assert_array_equal(a, b)
+  return model
+
+
+for name in sys.argv[1:]:
+  model = check(name)
+
+spread = Spread(model, jax.devices(), 'heads')
+rows = len(PROMPTS)
+kept = sum(x.nbytes for x in jax.tree.leaves(model))
+for copies in (spread.copies(rows), spread.copies(rows, 5)):
+  own = sum(x.addressable_shards[0].data.nbytes for x in copies.arrays)
+  assert kept / 2 < own < 0.8 * kept, (own, kept)
+auto = Spread(model, jax.devices())
+assert auto.way(1).by_heads and not auto.way(2).by_heads
+assert Spread(model, jax.devices(), 'rows').way(1).mesh is None
+"""
+
+
 def test_rows_on_several_devices():
   """Ends, sampled tokens, depths and looks agree; a weight stands once."""
   run_python(PROGRAM, devices=3, timeout=300)
+
+
+def test_heads_on_several_devices():
+  """Tokens and depths agree, and a device has half of each layer."""
+  run_python(HEADS, 'huginn', 'hrm_text', devices=2, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['feedforward', 'universal', 'parcae'])
+def test_heads_of_every_family(name):
+  run_python(HEADS, name, devices=2, timeout=300)
