@@ -13,17 +13,40 @@ from loopformer.tasks.task import IGNORE, Batch, require
 class RegressionConfig:
   """How many numbers x has, and how many pairs (x, y) a prompt.
 
-  The published runs grow from 5 and 11, the defaults, to 20 and 41.
+  Training may start with easier prompts, as the published runs do, which grow
+  from 5 numbers to 20 and, two for each, from 11 pairs to 41.
+
+  Attributes:
+    dims: numbers d of an x.
+    points: pairs of a prompt.
+    start_dims: numbers that are not zero in the first training steps, of which
+      2 start_dims + 1 pairs are asked; 0 for all from the first step on.
+    stage: steps behind which there is one number more.
+    seed: of the held-out prompts.
   """
 
   dims: int = 5
   points: int = 11
+  start_dims: int = 0
+  stage: int = 2000
   seed: int = 0
 
   def __post_init__(self):
     require(self.dims >= 1, 'dims', self.dims, '>= 1')
     require(self.points >= 2, 'points', self.points, '>= 2')
+    require(
+      0 <= self.start_dims <= self.dims,
+      'start_dims',
+      self.start_dims,
+      f'in [0, dims = {self.dims}]',
+    )
+    require(self.stage >= 1, 'stage', self.stage, '>= 1')
     require(self.seed >= 0, 'seed', self.seed, '>= 0')
+
+  def dims_at(self, step: int) -> int:
+    """Numbers that are not zero at a training step, counted from 0."""
+    start = self.start_dims or self.dims
+    return min(self.dims, start + step // self.stage)
 
 
 def least_squares(
@@ -60,22 +83,27 @@ class Regression:
 
   def train_batch(self, seed: int, step: int, size: int) -> Batch:
     """Rows of an optimiser step, a pure function of (seed, step)."""
-    return self._batch(streams.generator(streams.TRAIN, seed, step), size)
+    rng = streams.generator(streams.TRAIN, seed, step)
+    return self._batch(rng, size, self.config.dims_at(step))
 
   def heldout(self, count: int) -> Batch:
     """Rows of the held-out stream."""
     rng = streams.generator(streams.HELDOUT, self.config.seed)
-    return self._batch(rng, count)
+    return self._batch(rng, count, self.config.dims)
 
-  def _batch(self, rng: np.random.Generator, size: int) -> Batch:
+  def _batch(self, rng: np.random.Generator, size: int, used: int) -> Batch:
+    """Rows of which so many numbers of an x are used, the others being 0."""
     dims, points = self.config.dims, self.config.points
     w_BI = rng.standard_normal((size, dims), np.float32)
     x_BPI = rng.standard_normal((size, points, dims), np.float32)
+    x_BPI[..., used:] = 0
     y_BP = np.einsum('bpi,bi->bp', x_BPI, w_BI)
     inputs_BTI = np.zeros((size, self.seq_len, dims), np.float32)
     inputs_BTI[:, 0::2], inputs_BTI[:, 1::2, 0] = x_BPI, y_BP
     labels_BT = np.full((size, self.seq_len), IGNORE, np.float32)
     labels_BT[:, 0::2] = y_BP
+    if used < dims:
+      labels_BT[:, 2 * (2 * used + 1) :] = IGNORE
     bits_BM = inputs_BTI.reshape(size, -1).view(np.uint32)
     return Batch(
       inputs=inputs_BTI, labels=labels_BT, ids=streams.row_ids(bits_BM)

@@ -33,6 +33,33 @@ def test_rows_are_linear_and_interleaved():
     np.testing.assert_allclose(x_PI @ w_I, y_P, atol=1e-5)
 
 
+def test_training_may_start_with_fewer_numbers():
+  """Two numbers and five pairs, then three and seven, then all."""
+  config = RegressionConfig(dims=4, points=9, start_dims=2, stage=10)
+  task = Regression(config)
+  for step, used in ((0, 2), (9, 2), (10, 3), (20, 4), (1000, 4)):
+    assert config.dims_at(step) == used
+    batch = task.train_batch(0, step, 6)
+    x_BPI, labels_BP = batch['inputs'][:, 0::2], batch['labels'][:, 0::2]
+    assert (x_BPI[..., :used] != 0).all() and not x_BPI[..., used:].any()
+    asked = labels_BP != IGNORE
+    assert asked[:, : 2 * used + 1].all() and not asked[:, 2 * used + 1 :].any()
+  assert (task.heldout(3)['inputs'][:, 0::2] != 0).all()
+  assert RegressionConfig().dims_at(0) == 5
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'start_dims': 6}, r'start_dims must be in \[0, dims = 5\], got 6'),
+    ({'stage': 0}, 'stage must be >= 1, got 0'),
+  ],
+)
+def test_a_wrong_start_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    RegressionConfig(**fields)
+
+
 def test_least_squares_by_hand():
   """y = 2 a - b. From (1, 0) -> 2 the shortest w is (2, 0); then (2, -1)."""
   x_NPI = np.array([[[1.0, 0.0], [1.0, 1.0], [3.0, 1.0]]])
