@@ -7,10 +7,11 @@
 
 A token of one text takes the time in which the weights are read, so that heads
 are worth sharing where texts are fewer than devices: what `auto` does, if the
-layers can be divided.
+layers can be divided and are so large that the sums cost less than they save.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,10 +27,13 @@ from loopformer.decode.copies import ALL, AXIS, Copies
 from loopformer.decode.session import Session
 from loopformer.nn.config import require_one_of
 from loopformer.nn.kernels import FEW
-from loopformer.nn.shares import are_shared, check_shares
+from loopformer.nn.shares import are_shared, check_shares, layer_bytes
 from loopformer.nn.slots import Part
 
 SHARED = ('auto', 'rows', 'heads')
+# Bytes of a layer that two cores read, each its half at 10 to 20 GB/s, in less
+# time than one reads them all and two sums of 20 microseconds take, measured.
+LEAST = 2 * 2**20
 
 
 class Way(NamedTuple):
@@ -65,31 +69,23 @@ class Spread:
       ValueError: if heads or hidden units cannot be shared by the devices.
     """
     require_one_of('shared', shared, SHARED)
-    self.model, self.devices, self.shared = model, tuple(devices), shared
+    self.model, self.devices = model, tuple(devices)
+    self._most_by_heads = _most_by_heads(model, len(self.devices), shared)
     self._copies = {}
-    if shared == 'heads':
-      check_shares(model, len(self.devices))
 
   def way(self, rows: int) -> Way:
     """How so many rows are read."""
-    if self._by_heads(rows):
+    if rows <= self._most_by_heads:
       return Way(Mesh(np.array(self.devices), (AXIS,)), by_heads=True)
     count = parts_of(rows, min(len(self.devices), rows))
     devices = np.array(self.devices[:count])
     return Way(Mesh(devices, (AXIS,)) if count > 1 else None, by_heads=False)
 
-  def _by_heads(self, rows):
-    count = len(self.devices)
-    if count < 2 or self.shared == 'rows':
-      return False
-    if self.shared == 'heads':
-      return True
-    return rows < count and are_shared(self.model, count)
-
   def copies(self, rows: int, tokens: int = 1) -> Copies:
     """The model where rows are read, so many tokens of each at a time."""
     way = self.way(rows)
-    few = 1 < rows * tokens <= FEW and _is_cpu(way.mesh)
+    own = rows if way.by_heads or way.mesh is None else rows // way.mesh.size
+    few = 1 < own * tokens <= FEW and _is_cpu(way.mesh)
     if (way, few) not in self._copies:
       self._copies[way, few] = self._placed(way, few)
     return self._copies[way, few]
@@ -107,6 +103,17 @@ class Spread:
       name: part._replace(groups=part.groups // count)
       for name, part in self.model.cache_parts().items()
     }
+
+
+def _most_by_heads(model: Any, count: int, shared: str) -> float:
+  """Rows up to which so many devices share heads."""
+  if shared == 'heads':
+    check_shares(model, count)
+    return math.inf if count > 1 else 0
+  large = layer_bytes(model) >= LEAST
+  if shared == 'auto' and large and are_shared(model, count):
+    return count - 1
+  return 0
 
 
 def prefill(

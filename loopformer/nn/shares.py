@@ -9,9 +9,11 @@ the time of a token goes into.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -48,6 +50,21 @@ def are_shared(model: nnx.Module, count: int) -> bool:
   except ValueError:
     return False
   return True
+
+
+def layer_bytes(model: nnx.Module) -> int:
+  """Bytes of an attention and an MLP, on average over the model's; 0 for none.
+
+  Layers in a stack count one by one.
+  """
+  total, layers = 0, 0
+  for module in _layers(model):
+    total += sum(x.nbytes for x in jax.tree.leaves(module))
+    if isinstance(module, Attention):
+      layers += module.out.kernel[...].size // math.prod(
+        module.out.kernel[...].shape[-2:]
+      )
+  return total // max(layers, 1)
 
 
 def share(

@@ -55,6 +55,7 @@ import jax
 import numpy as np
 
 from loopformer.decode import Engine, prompts_of
+from loopformer.decode import spread as spreading
 from loopformer.decode.spread import Spread
 from loopformer.zoo import FAMILIES
 from tests.decode.engine_test import CONFIGS, PROMPTS, V, depth_of
@@ -89,8 +90,10 @@ kept = sum(x.nbytes for x in jax.tree.leaves(model))
 for copies in (spread.copies(rows), spread.copies(rows, 5)):
   own = sum(x.addressable_shards[0].data.nbytes for x in copies.arrays)
   assert kept / 2 < own < 0.8 * kept, (own, kept)
-auto = Spread(model, jax.devices())
-assert auto.way(1).by_heads and not auto.way(2).by_heads
+for least, shared in ((2**30, False), (0, True)):
+  spreading.LEAST = least
+  auto = Spread(model, jax.devices())
+  assert auto.way(1).by_heads == shared and not auto.way(2).by_heads
 assert Spread(model, jax.devices(), 'rows').way(1).mesh is None
 """
 

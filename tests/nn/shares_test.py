@@ -7,9 +7,10 @@ import pytest
 from flax import nnx
 
 from loopformer.nn.attention import Attention
+from loopformer.nn.block import Block
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.mlp import MLP
-from loopformer.nn.shares import are_shared, check_shares, share
+from loopformer.nn.shares import are_shared, check_shares, layer_bytes, share
 from loopformer.nn.value_embedding import ValueEmbedding
 from loopformer.nn.variables import build
 
@@ -73,6 +74,14 @@ def test_the_shares_of_value_embeddings_are_their_heads():
   np.testing.assert_allclose(
     jnp.concatenate(list(found), axis=2), add(values), rtol=1e-6
   )
+
+
+def test_bytes_of_a_layer():
+  """Four matrices of 16 by 16 and three of 16 by 8; in float32."""
+  model = build(
+    lambda r: Block(BlockConfig(**SIZE), 3, rngs=r), jax.random.key(0)
+  )
+  assert layer_bytes(model) == 4 * (4 * 16 * 16 + 3 * 16 * 8)
 
 
 def test_what_does_not_divide_is_refused():
