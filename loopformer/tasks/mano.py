@@ -9,6 +9,7 @@ from loopformer.tasks import scoring, streams
 from loopformer.tasks.task import IGNORE, Batch, require, require_split
 
 OPERATORS = 3  # p, p + 1, p + 2 stand for +, -, *
+ASKED = ('whole', 'parts')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class ManoConfig:
     length: L, the most operators of a training expression.
     measured: operators of every held-out one; 0 for L, as published.
     modulus: p; numbers are 0 .. p - 1.
+    asked: the value of the `whole` expression, or in training also that of its
+      `parts`, each where it ends.
     seed: of the held-out rows.
     heldout_fraction: share of all rows that is never trained on.
   """
@@ -26,6 +29,7 @@ class ManoConfig:
   length: int = 10
   measured: int = 0
   modulus: int = 23
+  asked: str = 'whole'
   seed: int = 0
   heldout_fraction: float = 0.2
 
@@ -34,6 +38,7 @@ class ManoConfig:
     inside = 0 <= self.measured <= self.length
     require(inside, 'measured', self.measured, f'in [0, {self.length}]')
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
+    require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require_split(self.seed, self.heldout_fraction)
 
 
@@ -71,18 +76,27 @@ def expressions(
 
 def values(
   tokens_BT: Int[np.ndarray, 'B T'], modulus: int
-) -> Int[np.ndarray, ' B']:
-  """The values of expressions as `expressions` draws them, modulo p.
+) -> tuple[Int[np.ndarray, ' B'], Int[np.ndarray, 'B T']]:
+  """Values, modulo p, of expressions as `expressions` draws them.
 
   Read from the right: a number goes on a stack, an operator takes the topmost
   as its left operand and the one below as its right one.
+
+  Returns:
+    The value of each expression; and at the last token of each part with an
+    operator its value, of several that end there the smallest's, IGNORE
+    elsewhere.
   """
-  rows_B = np.arange(len(tokens_BT))
-  stack_BS = np.zeros((len(tokens_BT), tokens_BT.shape[1] + 2), np.int64)
-  height_B = np.ones(len(tokens_BT), np.int64)
-  for token_B in tokens_BT.T[::-1]:
-    left_B = stack_BS[rows_B, height_B]
-    right_B = stack_BS[rows_B, height_B - 1]
+  batch, length = tokens_BT.shape
+  rows_B = np.arange(batch)
+  # The value of what was read, and where it ends.
+  stack_BS2 = np.zeros((batch, length + 2, 2), np.int64)
+  height_B = np.ones(batch, np.int64)
+  parts_BT = np.full((batch, length), IGNORE, np.int64)
+  for t in range(length - 1, -1, -1):
+    token_B = tokens_BT[:, t]
+    left_B, _ = stack_BS2[rows_B, height_B].T
+    right_B, end_B = stack_BS2[rows_B, height_B - 1].T
     results_KB = np.stack(
       [left_B + right_B, left_B - right_B, left_B * right_B]
     )
@@ -90,18 +104,24 @@ def values(
     kind_B = np.where(applies_B, token_B - modulus, 0)
     result_B = results_KB[kind_B, rows_B] % modulus
     height_B += np.where(applies_B, -1, present_B.astype(np.int64))
-    written_B = np.where(applies_B, result_B, token_B)
-    stack_BS[rows_B[present_B], height_B[present_B]] = written_B[present_B]
-  return stack_BS[rows_B, height_B]
+    written_B2 = np.stack(
+      [np.where(applies_B, result_B, token_B), np.where(applies_B, end_B, t)],
+      axis=1,
+    )
+    stack_BS2[rows_B[present_B], height_B[present_B]] = written_B2[present_B]
+    first_B = applies_B & (parts_BT[rows_B, end_B] == IGNORE)
+    parts_BT[rows_B[first_B], end_B[first_B]] = result_B[first_B]
+  return stack_BS2[rows_B, height_B, 0], parts_BT
 
 
 class Mano:
-  """Inputs BOS LEN_l e_1 .. e_{2l+1} ANS, one label at ANS: the value.
+  """Inputs BOS LEN_l e_1 .. e_{2l+1} ANS, the value is the label at ANS.
 
   Training expressions have l operators uniform in 1 .. L, held-out ones the
   number that is measured; those of fewer than L are filled up behind ANS, where
   no causal model reads. A row is held out by its hash. Published runs pack many
-  expressions into one context; here each has a row of its own.
+  expressions into one context; here each has a row of its own, and more labels
+  than one if its parts are asked.
   """
 
   causal = True
@@ -136,11 +156,13 @@ class Mano:
     )
     expression_BT = inputs_BT[:, 2:]
     inside_BT = np.cumsum(expression_BT == self.ans, axis=1) == 0
-    value_B = values(
+    value_B, parts_BT = values(
       np.where(inside_BT, expression_BT, -1), self.config.modulus
     )
     asked_BT = inputs_BT == self.ans
     labels_BT = np.where(asked_BT, value_B[:, None], IGNORE)
+    if self.config.asked == 'parts' and not heldout:
+      labels_BT[:, 2:] = np.where(asked_BT[:, 2:], labels_BT[:, 2:], parts_BT)
     return Batch(
       inputs=inputs_BT.astype(np.int32),
       labels=labels_BT.astype(np.int32),

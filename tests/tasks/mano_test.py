@@ -43,14 +43,53 @@ def test_by_hand():
       [22, -1, -1, -1, -1, -1, -1],
     ]
   )
-  assert values(tokens_BT, 23).tolist() == [40 - 23, 40 - 23, 18, 22]
+  assert values(tokens_BT, 23)[0].tolist() == [40 - 23, 40 - 23, 18, 22]
+
+
+def test_parts_by_hand():
+  """+ * 9 5 - 3 8: 45 ends at the 5, and -5 at the 8, where the sum does."""
+  tokens_BT = np.array([[PLUS, TIMES, 9, 5, MINUS, 3, 8], [7] + 6 * [-1]])
+  _, parts_BT = values(tokens_BT, 23)
+  assert parts_BT[0, [3, 6]].tolist() == [45 % 23, -5 % 23]
+  assert (np.delete(parts_BT[0], [3, 6]) == IGNORE).all()
+  assert (parts_BT[1] == IGNORE).all()
+
+
+def test_parts_are_asked_in_training_alone():
+  """Each label is the value of the shortest expression that ends there."""
+  task = Mano(ManoConfig(length=6, asked='parts'))
+  batch = task.train_batch(0, 0, 100)
+  plain = Mano(ManoConfig(length=6)).train_batch(0, 0, 100)
+  np.testing.assert_array_equal(batch['inputs'], plain['inputs'])
+  for inputs_T, labels_T in zip(batch['inputs'], batch['labels'], strict=True):
+    end = int(np.argmax(inputs_T == task.ans))
+    for t in range(3, end):
+      ending = [
+        evaluate(inputs_T[start : t + 1].tolist(), 23)[0]
+        for start in range(t - 2, 1, -2)
+        if is_whole(inputs_T[start : t + 1])
+      ]
+      assert labels_T[t] == (ending[0] if ending else IGNORE)
+    assert labels_T[end] == evaluate(inputs_T[2:end].tolist(), 23)[0]
+  labels_NT = task.heldout(20)['labels']
+  assert ((labels_NT != IGNORE).sum(1) == 1).all()
+
+
+def is_whole(tokens_T):
+  """Whether tokens are one expression: each operator opens one place more."""
+  open_places = 1
+  for token in tokens_T:
+    if open_places == 0:
+      return False
+    open_places += 1 if token >= 23 else -1
+  return open_places == 0
 
 
 def test_random_expressions_are_whole_and_agree_with_recursion():
   rng = np.random.default_rng(0)
   operators_B = rng.integers(1, 9, size=300)
   tokens_BT = expressions(rng, operators_B, 23)
-  found_B = values(tokens_BT, 23)
+  found_B, _ = values(tokens_BT, 23)
   for tokens_T, count, found in zip(
     tokens_BT, operators_B, found_B, strict=True
   ):
@@ -112,6 +151,10 @@ def test_no_heldout_expression_is_trained_on():
     (dict(length=0), 'length must be >= 1, got 0.'),
     (dict(measured=11), r'measured must be in \[0, 10\], got 11.'),
     (dict(modulus=1), 'modulus must be >= 2, got 1.'),
+    (
+      dict(asked='all'),
+      r"asked must be one of \('whole', 'parts'\), got 'all'",
+    ),
     (dict(heldout_fraction=1.0), 'heldout_fraction must be inside'),
     (dict(seed=-1), 'seed must be >= 0'),
   ],
