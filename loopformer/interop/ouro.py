@@ -20,7 +20,6 @@ IGNORED = (
   'chunk_size',
   'early_exit_step',
   'early_exit_threshold',
-  'initializer_range',
   'layer_types',
   'max_window_layers',
   'sliding_window',
@@ -52,6 +51,7 @@ def ouro_config(fields: Fields) -> Any:
     block=block,
     layers=fields.size('num_hidden_layers', 24),
     recurrences=fields.size('total_ut_steps', 4),
+    init_std=fields.number('initializer_range', 0.02),
     tied=fields.flag('tie_word_embeddings', False),
   )
   fields.only('hidden_act', 'silu')

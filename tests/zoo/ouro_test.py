@@ -121,8 +121,10 @@ def test_a_sample_exits_by_its_last_token():
   np.testing.assert_allclose(per_token, want, atol=1e-6)
 
 
-def test_first_deviations():
-  cfg = ouro.Config(vocab_size=200, block=dataclasses.replace(BLOCK, width=64))
+@pytest.mark.parametrize('fields, std', [({}, 0.02), ({'init_std': 0.1}, 0.1)])
+def test_first_deviations(fields, std):
+  block = dataclasses.replace(BLOCK, width=64)
+  cfg = ouro.Config(vocab_size=200, block=block, **fields)
   model = FAMILIES['ouro'].build(cfg, jax.random.key(0))
   assert isinstance(model.block, Block)
   for array in (
@@ -130,4 +132,9 @@ def test_first_deviations():
     model.head.kernel,
     model.block.layers.attention.layer.qkv.kernel,
   ):
-    assert f64(array).std() == pytest.approx(0.02, rel=0.03)
+    assert f64(array).std() == pytest.approx(std, rel=0.03)
+
+
+def test_a_wrong_deviation_is_refused():
+  with pytest.raises(ValueError, match='init_std must be > 0, got 0'):
+    ouro.Config(init_std=0)
