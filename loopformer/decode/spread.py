@@ -107,13 +107,13 @@ class Spread:
 
 def _most_by_heads(model: Any, count: int, shared: str) -> float:
   """Rows up to which so many devices share heads."""
+  if count < 2 or shared == 'rows':
+    return 0
   if shared == 'heads':
     check_shares(model, count)
-    return math.inf if count > 1 else 0
+    return math.inf
   large = layer_bytes(model) >= LEAST
-  if shared == 'auto' and large and are_shared(model, count):
-    return count - 1
-  return 0
+  return count - 1 if large and are_shared(model, count) else 0
 
 
 def prefill(

@@ -95,6 +95,8 @@ for least, shared in ((2**30, False), (0, True)):
   auto = Spread(model, jax.devices())
   assert auto.way(1).by_heads == shared and not auto.way(2).by_heads
 assert Spread(model, jax.devices(), 'rows').way(1).mesh is None
+for shared in ('auto', 'rows', 'heads'):
+  assert Spread(model, (), shared).way(1).mesh is None
 """
 
 
