@@ -75,13 +75,12 @@ class Engine:
       norm: of the relative change that fixed-point rules read.
       dtype: of the cache.
       devices: work on a batch together; None leaves the choice to JAX.
-      shared: what they share, see `loopformer.decode.spread`: its `rows`, as
-        many devices as divide them each with all weights; the `heads` and
-        hidden units of the layers, each with some weights; `auto` decides.
+      shared: what they share, `rows`, `heads` (of the layers, with the hidden
+        units) or `auto`, see `loopformer.decode.spread`.
 
     Raises:
       ValueError: if the model cannot be decoded, a number is below 1, a name
-        is unknown, or the devices do not divide the heads they share.
+        unknown, or heads are not divided by the devices.
     """
     _check(model, recurrences)
     self.recurrences, self.dtype, self.end = recurrences, dtype, end
@@ -91,13 +90,7 @@ class Engine:
     self.vocab_size = model.cfg.vocab_size
     self.seq_len = model.cfg.seq_len if _bounded(model) else None
     heads = {**family.heads(model.cfg), 'logits': decode.read_logits}
-    self.rule = decode.Rule(
-      _halt_rule(halt, heads),
-      recurrences,
-      adaptive=halt is not None,
-      unrolled=halt is None and _passed(self.parts, recurrences) <= UNROLLED,
-      norm=norm,
-    )
+    self.rule = _rule(halt, heads, self.parts, recurrences, norm)
     self.spread = spread.Spread(unstacked(model), devices or (), shared)
     self.compiled = 0
     self._prefill = jax.jit(
@@ -243,11 +236,19 @@ def _room(bucket, tokens):
   return bucket_of(bucket + tokens)
 
 
-def _halt_rule(halt, heads):
-  """By name and arguments; none makes all recurrences."""
-  if halt is None:
-    return core.fixed_steps()
-  return make_rule(halt, _on_model(heads), rows='sample')
+def _rule(halt, heads, parts, recurrences, norm):
+  """When rows stop, by name and arguments; None makes all recurrences."""
+  short = _passed(parts, recurrences) <= UNROLLED
+  stop = core.fixed_steps()
+  if halt is not None:
+    stop = make_rule(halt, _on_model(heads), rows='sample')
+  return decode.Rule(
+    stop,
+    recurrences,
+    adaptive=halt is not None,
+    unrolled=halt is None and short,
+    norm=norm,
+  )
 
 
 def _passed(parts, recurrences):
