@@ -31,8 +31,8 @@ from loopformer.nn.shares import are_shared, check_shares, layer_bytes
 from loopformer.nn.slots import Part
 
 SHARED = ('auto', 'rows', 'heads')
-# Bytes of a layer that two cores read, each its half at 10 to 20 GB/s, in less
-# time than one reads them all and two sums of 20 microseconds take, measured.
+# Bytes of a layer whose half is read in the time of its two sums: estimated from
+# 20 GB/s and 20 microseconds a sum, as measured on two cores.
 LEAST = 2 * 2**20
 
 

@@ -56,8 +56,8 @@ class Config:
     block: one layer.
     layers: layers of the looped stack; 24 at 1.4 billion, 48 at 2.6.
     recurrences: R of the published model; a loop may run another number.
-    init_std: standard deviation of all matrices at the start. The published one
-      is 0.9 / sqrt(D) at their width; a narrow model learns nothing from 0.02.
+    init_std: standard deviation of all matrices at the start; the published
+      0.02 is 0.9 / sqrt(D) at the published width.
     tied: whether the head is the embedding transposed.
   """
 
