@@ -75,13 +75,20 @@ def in_panels(model: Any) -> Any:
   return model
 
 
+def on_cpu(mesh: Mesh | None) -> bool:
+  """Whether all devices are CPU ones; for None, the default one."""
+  if mesh is None:
+    return jax.default_backend() == 'cpu'
+  return all(device.platform == 'cpu' for device in mesh.devices.flat)
+
+
 def _everywhere(array: Any, mesh: Mesh) -> Any:
   """An array on every device of a mesh.
 
   CPU devices read one memory: put there as a view of the host, a weight stands
   once, in the cache that the cores share too.
   """
-  if all(device.platform == 'cpu' for device in mesh.devices.flat):
+  if on_cpu(mesh):
     array = np.asarray(array)
   return jax.device_put(array, NamedSharding(mesh, ALL))
 

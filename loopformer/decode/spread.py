@@ -31,8 +31,8 @@ from loopformer.nn.shares import are_shared, check_shares, layer_bytes
 from loopformer.nn.slots import Part
 
 SHARED = ('auto', 'rows', 'heads')
-# Bytes of a layer whose half is read in the time of its two sums: estimated from
-# 20 GB/s and 20 microseconds a sum, as measured on two cores.
+# Bytes of a layer whose half is read in the time of its two sums: estimated
+# from 20 GB/s and 20 microseconds a sum, as measured on two cores.
 LEAST = 2 * 2**20
 
 
@@ -85,7 +85,7 @@ class Spread:
     """The model where rows are read, so many tokens of each at a time."""
     way = self.way(rows)
     own = rows if way.by_heads or way.mesh is None else rows // way.mesh.size
-    few = 1 < own * tokens <= FEW and _is_cpu(way.mesh)
+    few = 1 < own * tokens <= FEW and copies.on_cpu(way.mesh)
     if (way, few) not in self._copies:
       self._copies[way, few] = self._placed(way, few)
     return self._copies[way, few]
@@ -154,21 +154,21 @@ def advance(
 def _on_devices(
   call: Callable[..., Session],
   way: Way,
-  copies: Copies,
+  placed: Copies,
   specs: tuple,
   limit: Any,
 ) -> Callable[..., Session]:
   """The call with each device's model; a traced limit goes to every one."""
 
   def own(limit, arrays, *args):
-    session = call(copies.model(arrays), *args, limit)
+    session = call(placed.model(arrays), *args, limit)
     # A cursor per device, as rows of one may end before those of another.
     return session._replace(cursor=session.cursor[None])
 
   if way.mesh is None:
     return functools.partial(own, limit)
   known = isinstance(limit, int)
-  specs = (list(copies.specs), *specs)
+  specs = (list(placed.specs), *specs)
   run = jax.shard_map(
     functools.partial(own, limit) if known else own,
     mesh=way.mesh,
@@ -177,9 +177,3 @@ def _on_devices(
     check_vma=False,
   )
   return run if known else functools.partial(run, limit)
-
-
-def _is_cpu(mesh):
-  if mesh is None:
-    return jax.default_backend() == 'cpu'
-  return all(device.platform == 'cpu' for device in mesh.devices.flat)

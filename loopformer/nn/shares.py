@@ -28,19 +28,18 @@ def check_shares(model: nnx.Module, count: int) -> None:
   """Raises `ValueError` unless every layer divides into so many shares."""
   for module in _layers(model):
     if isinstance(module, Attention):
-      sizes = {'kv_heads': module.cfg.groups}
+      name, size = 'kv_heads', module.cfg.groups
     else:
-      sizes = {'hidden': module.down.kernel[...].shape[-2]}
+      name, size = 'hidden', module.down.kernel[...].shape[-2]
       if module.taps:
         raise ValueError(
           'devices must be one for an MLP with a convolution, whose units are '
           f'not shared, got {count}.'
         )
-    for name, size in sizes.items():
-      if size % count:
-        raise ValueError(
-          f'devices must divide {name} = {size} to share it, got {count}.'
-        )
+    if size % count:
+      raise ValueError(
+        f'devices must divide {name} = {size} to share it, got {count}.'
+      )
 
 
 def are_shared(model: nnx.Module, count: int) -> bool:
