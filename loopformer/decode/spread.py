@@ -31,9 +31,9 @@ from loopformer.nn.shares import are_shared, check_shares, layer_bytes
 from loopformer.nn.slots import Part
 
 SHARED = ('auto', 'rows', 'heads')
-# Bytes of a layer whose half is read in the time of its two sums: estimated
-# from 20 GB/s and 20 microseconds a sum, as measured on two cores.
-LEAST = 2 * 2**20
+# Bytes of a layer whose half is read in the time of two sums: on two cores one
+# was measured at 30 to 60 microseconds and reading at 11 to 45 GB/s.
+LEAST = 8 * 2**20
 
 
 class Way(NamedTuple):
@@ -85,7 +85,8 @@ class Spread:
     """The model where rows are read, so many tokens of each at a time."""
     way = self.way(rows)
     own = rows if way.by_heads or way.mesh is None else rows // way.mesh.size
-    few = 1 < own * tokens <= FEW and copies.on_cpu(way.mesh)
+    few = 1 < own * tokens <= FEW
+    few = few and copies.on_cpu(way.mesh) and copies.host_packs_few()
     if (way, few) not in self._copies:
       self._copies[way, few] = self._placed(way, few)
     return self._copies[way, few]

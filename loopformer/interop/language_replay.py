@@ -224,9 +224,10 @@ def _named(kind, logits, length, further):
 def _logits(model, tokens_BT, real_BT, prefix_BT, adjoint):
   """Logits with padding, which takes positions in the published code."""
   keys = tokens_of(real_BT, prefix_BT=prefix_BT)
-  place = place_of(model.cfg.block, keys)
   row_T = jnp.arange(tokens_BT.shape[1])
-  place = place._replace(positions_BT=jnp.broadcast_to(row_T, tokens_BT.shape))
+  place = place_of(model.cfg.block, keys).at(
+    model.cfg.block, jnp.broadcast_to(row_T, tokens_BT.shape)
+  )
   context = model.embed(tokens_BT, place)
   state = model.init_state(context, None)
   state = _iterate(model, state, context, model.cfg.high_cycles, adjoint)

@@ -12,7 +12,7 @@ from loopformer.nn.config import BlockConfig
 from loopformer.nn.kernels import attend, attend_past, rms_normalise
 from loopformer.nn.linear import Linear
 from loopformer.nn.place import Place, mask_of
-from loopformer.nn.rotary import rotate_positions
+from loopformer.nn.rotary import rotate_by, tables_of
 from loopformer.nn.variables import Param
 
 # What is added to the values of a layer, see `loopformer.nn.value_embedding`.
@@ -91,18 +91,11 @@ class Attention(nnx.Module):
     cfg = self.cfg
     if cfg.qk_bias:
       q, k = q + self.qk_bias[0], k + self.qk_bias[1]
-    if cfg.rotary != 'none':
-      q, k = (
-        rotate_positions(
-          x,
-          layout=cfg.rotary,
-          theta=cfg.rotary_theta,
-          columns=cfg.rotary_columns,
-          condense=cfg.rotary_condense,
-          positions_BT=None if place is None else place.positions_BT,
-        )
-        for x in (q, k)
-      )
+    if place is None:
+      tables = tables_of(cfg, jnp.arange(q.shape[1]))
+    else:
+      tables = place.tables
+    q, k = (rotate_by(x, tables, layout=cfg.rotary) for x in (q, k))
     if cfg.qk_norm:
       epsilon = float(jnp.finfo(jnp.float32).eps)
       q, k = (rms_normalise(x, epsilon) for x in (q, k))

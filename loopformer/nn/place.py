@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.rotary import Tables, tables_of
 
 MASKS = ('none', 'causal', 'window', 'prefix')
 
@@ -24,11 +25,18 @@ class Place(NamedTuple):
       positions and for the keys of initial states. Padding takes none.
     mask_BTT: whether token t may read token s of the same call.
     past_BTS: whether it may read key s of a cache, or None without one.
+    tables: what rotary layers turn these tokens by.
   """
 
   positions_BT: Int[Array, 'B T']
   mask_BTT: Bool[Array, 'B T T']
   past_BTS: Bool[Array, 'B T S'] | None = None
+  tables: Tables = ()
+
+  def at(self, cfg: BlockConfig, positions_BT: Int[Array, 'B T']) -> 'Place':
+    """Tokens at other positions that read what they read here."""
+    tables = tables_of(cfg, positions_BT)
+    return self._replace(positions_BT=positions_BT, tables=tables)
 
 
 class Context(NamedTuple):
@@ -70,7 +78,8 @@ def place_of(cfg: BlockConfig, tokens: Keys, past: Keys | None = None) -> Place:
   """
   among = _readable(cfg, tokens, tokens)
   before = None if past is None else _readable(cfg, tokens, past)
-  return Place(tokens.positions_BS, among, before)
+  tables = tables_of(cfg, tokens.positions_BS)
+  return Place(tokens.positions_BS, among, before, tables)
 
 
 def _readable(cfg, queries, keys):

@@ -1,11 +1,16 @@
 """Rotary position embedding (arXiv:2104.09864), in both published layouts."""
 
+import functools
 import math
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real
 
+from loopformer.nn.config import BlockConfig
+
 LAYOUTS = ('half', 'interleaved')
+# Cosines and sines, a pair for each part of a head.
+Tables = tuple[tuple[Array, Array], ...]
 
 
 def rotary_table(
@@ -50,41 +55,51 @@ def rotate(
   return turned.astype(x_BTHK.dtype)
 
 
-def rotate_positions(
-  x_BTHK: Float[Array, 'B T H K'],
-  *,
-  layout: str,
-  theta: float = 1e4,
-  columns: int = 0,
-  condense: float = 1.0,
-  positions_BT: Int[Array, 'B T'] | None = None,
-) -> Float[Array, 'B T H K']:
-  """Rotates token t by its position, or by its place on a board of T cells.
+def tables_of(cfg: BlockConfig, positions_T: Int[Array, '*batch T']) -> Tables:
+  """What every layer of a block turns the tokens of a call by.
 
-  Without positions, token t stands at t; positions are divided by `condense`.
+  Positions are divided by `rotary_condense`. In layout `grid` (EqR,
+  arXiv:2605.21488) token t is cell t of a board: the first half of a head turns
+  by its row and the second by its column. The board has as many columns as
+  given, or is a square for 0.
 
-  In layout `grid` (EqR, arXiv:2605.21488) the first half of a head turns by
-  the cell's row and the second by its column, each in layout `half`. The board
-  has as many columns as given, or is a square for 0.
+  Returns:
+    No table without rotary positions, two in layout `grid`, else one.
 
   Raises:
     ValueError: if T cells make no such board in layout `grid`.
   """
-  length, width = x_BTHK.shape[1], x_BTHK.shape[3]
-  place = jnp.arange(length) if positions_BT is None else positions_BT
-  if layout != 'grid':
-    place = place / condense if condense != 1 else place
-    table = rotary_table(place, width, theta=theta)
-    return rotate(x_BTHK, table, layout=layout)
+  if cfg.rotary == 'none':
+    return ()
+  table = functools.partial(rotary_table, theta=cfg.rotary_theta)
+  if cfg.rotary != 'grid':
+    condense = cfg.rotary_condense
+    places_T = positions_T / condense if condense != 1 else positions_T
+    return (table(places_T, cfg.head_width),)
+  columns = _board_columns(positions_T.shape[-1], cfg.rotary_columns)
+  sides = positions_T // columns, positions_T % columns
+  return tuple(table(side_T, cfg.head_width // 2) for side_T in sides)
+
+
+def _board_columns(length, columns):
   square = not columns
   columns = columns or math.isqrt(length)
   if length % columns or (square and length != columns**2):
     board = 'a square' if square else f'rows of {columns}'
     raise ValueError(f'tokens must be {board} for rotary grid, got {length}.')
-  parts = jnp.split(x_BTHK, 2, -1)
-  sides = place // columns, place % columns
+  return columns
+
+
+def rotate_by(
+  x_BTHK: Float[Array, 'B T H K'], tables: Tables, *, layout: str
+) -> Float[Array, 'B T H K']:
+  """Turns equal parts of each head by a table each, one after the other."""
+  if not tables:
+    return x_BTHK
+  layout = 'half' if layout == 'grid' else layout
+  parts = jnp.split(x_BTHK, len(tables), -1)
   turned = [
-    rotate(part, rotary_table(side_T, width // 2, theta=theta))
-    for part, side_T in zip(parts, sides, strict=True)
+    rotate(part, table, layout=layout)
+    for part, table in zip(parts, tables, strict=True)
   ]
-  return jnp.concatenate(turned, -1)
+  return turned[0] if len(turned) == 1 else jnp.concatenate(turned, -1)

@@ -2,13 +2,14 @@
 
 import pytest
 
+from loopformer.decode.copies import packs_few
 from tests.util import run_python
 
 PROGRAM = """
 import jax
 import numpy as np
 
-from loopformer.decode import Engine, Sampling, prompts_of
+from loopformer.decode import Engine, Sampling, copies, prompts_of
 from loopformer.decode.spread import Spread
 from loopformer.zoo import FAMILIES
 from tests.decode.engine_test import CONFIGS, V
@@ -36,6 +37,7 @@ def check(rows, **fields):
 
 
 assert jax.device_count() == 3
+copies.host_packs_few = lambda: True
 halt = {'name': 'fixed_point', 'rtol': 0.9}
 *_, lengths_B, depth_BN = check(6, end=5, halt=halt)
 assert len(set(lengths_B.tolist())) > 1, lengths_B
@@ -54,7 +56,7 @@ import sys
 import jax
 import numpy as np
 
-from loopformer.decode import Engine, prompts_of
+from loopformer.decode import Engine, copies, prompts_of
 from loopformer.decode import spread as spreading
 from loopformer.decode.spread import Spread
 from loopformer.zoo import FAMILIES
@@ -67,6 +69,7 @@ def check(name):
   family, cfg = FAMILIES[name], CONFIGS[name]
   model = family.build(cfg, jax.random.key(0))
   for halt, policy in ((None, 'full'), (HALT, 'last')):
+    copies.host_packs_few = lambda packs=halt is None: packs
     choices = {'recurrences': depth_of(name), 'halt': halt, 'policy': policy}
     engines = [
       Engine(family, model, devices=devices, shared=shared, **choices)
@@ -87,8 +90,8 @@ for name in sys.argv[1:]:
 spread = Spread(model, jax.devices(), 'heads')
 rows = len(PROMPTS)
 kept = sum(x.nbytes for x in jax.tree.leaves(model))
-for copies in (spread.copies(rows), spread.copies(rows, 5)):
-  own = sum(x.addressable_shards[0].data.nbytes for x in copies.arrays)
+for placed in (spread.copies(rows), spread.copies(rows, 5)):
+  own = sum(x.addressable_shards[0].data.nbytes for x in placed.arrays)
   assert kept / 2 < own < 0.8 * kept, (own, kept)
 for least, shared in ((2**30, False), (0, True)):
   spreading.LEAST = least
@@ -98,6 +101,16 @@ assert Spread(model, jax.devices(), 'rows').way(1).mesh is None
 for shared in ('auto', 'rows', 'heads'):
   assert Spread(model, (), shared).way(1).mesh is None
 """
+
+
+def test_panels_are_for_vectors_of_eight_numbers():
+  for flags, wanted in (
+    ('flags\t\t: sse2 avx avx2 fma', True),
+    ('flags\t\t: avx2 avx512f avx512vl', False),
+    ('Features\t: fp asimd', False),
+    ('', False),
+  ):
+    assert packs_few(flags) == wanted, flags
 
 
 def test_rows_on_several_devices():

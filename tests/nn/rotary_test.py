@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopformer.nn.config import BlockConfig
 from loopformer.nn.rotary import (
   LAYOUTS,
   rotary_table,
   rotate,
-  rotate_positions,
+  rotate_by,
+  tables_of,
 )
 from tests.models import f64, normal
 
@@ -75,16 +77,31 @@ def test_positions_may_differ_by_row():
   np.testing.assert_array_equal(out_BTHK[1:], turned(x_BTHK[1:], 'half', 5))
 
 
+def block(**fields):
+  return BlockConfig(width=4 * K, heads=2, hidden=8, **fields)
+
+
 def test_a_board_turns_by_row_and_by_column():
   x_BTHK = normal(1, 6, 1, 2 * K)
-  found = rotate_positions(x_BTHK, layout='grid', columns=3)
+  cfg = block(rotary='grid', rotary_columns=3)
+  found = rotate_by(x_BTHK, tables_of(cfg, jnp.arange(6)), layout='grid')
   rows, cells = (jnp.array(x) for x in ([0, 0, 0, 1, 1, 1], [0, 1, 2] * 2))
   for half, place_T in (np.s_[..., :K], rows), (np.s_[..., K:], cells):
     wanted = rotate(x_BTHK[half], rotary_table(place_T, K))
     np.testing.assert_allclose(found[half], wanted, atol=1e-6)
   for columns, message in (0, 'a square'), (4, 'rows of 4'):
     with pytest.raises(ValueError, match=f'must be {message} .* got 6'):
-      rotate_positions(x_BTHK, layout='grid', columns=columns)
+      tables_of(block(rotary='grid', rotary_columns=columns), jnp.arange(6))
+
+
+def test_positions_are_condensed_and_may_be_absent():
+  x_BTHK = normal(1, 3, 1, 2 * K)
+  wanted = rotate(x_BTHK, rotary_table(jnp.arange(3) / 4, 2 * K, theta=50.0))
+  cfg = block(rotary_theta=50.0, rotary_condense=4.0)
+  found = rotate_by(x_BTHK, tables_of(cfg, jnp.arange(3)), layout='half')
+  np.testing.assert_array_equal(found, wanted)
+  assert not tables_of(block(rotary='none'), jnp.arange(3))
+  assert rotate_by(x_BTHK, (), layout='none') is x_BTHK
 
 
 def test_bad_arguments_are_refused():
