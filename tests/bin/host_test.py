@@ -1,5 +1,7 @@
 """What the command lines ask of their host."""
 
+import sys
+
 import pytest
 
 from tests.util import run_python
@@ -48,3 +50,27 @@ def test_a_device_count_in_the_environment_stays():
 
 def test_devices_in_use_stay():
   assert _devices(early=True) == ['0', '1']
+
+
+HEAP = """
+from loopformer.bin import host
+kept = host.keep_memory()
+import numpy as np
+block = np.ones(64 << 20, np.uint8)
+middle = block.ctypes.data + block.nbytes // 2
+inside = False
+for line in open('/proc/self/smaps'):
+  if '-' in line.split()[0] and ':' not in line.split()[0]:
+    low, high = (int(x, 16) for x in line.split()[0].split('-'))
+    inside = low <= middle < high
+  elif inside and line.startswith('VmFlags'):
+    print(kept, 'hg' in line.split())
+"""
+
+
+@pytest.mark.skipif(
+  not sys.platform.startswith('linux'), reason='glibc is asked on Linux alone'
+)
+def test_the_heap_is_kept_in_large_pages():
+  kept, large = run_python(HEAP, fresh=True).stdout.split()
+  assert large == kept
