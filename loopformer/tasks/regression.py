@@ -8,6 +8,8 @@ from jaxtyping import Float, Float32, Shaped
 from loopformer.tasks import streams
 from loopformer.tasks.task import IGNORE, Batch, require
 
+ASKED = ('all', 'growing')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
@@ -19,9 +21,11 @@ class RegressionConfig:
   Attributes:
     dims: numbers d of an x.
     points: pairs of a prompt.
-    start_dims: numbers that are not zero in the first training steps, of which
-      2 start_dims + 1 pairs are asked; 0 for all from the first step on.
+    start_dims: numbers that are not zero in the first training steps; 0 for all
+      from the first step on.
     stage: steps behind which there is one number more.
+    asked: `all` pairs, or `growing` with the numbers, 2 d + 1 for fewer than
+      all, as published.
     seed: of the held-out prompts.
   """
 
@@ -29,6 +33,7 @@ class RegressionConfig:
   points: int = 11
   start_dims: int = 0
   stage: int = 2000
+  asked: str = 'all'
   seed: int = 0
 
   def __post_init__(self):
@@ -41,6 +46,7 @@ class RegressionConfig:
       f'in [0, dims = {self.dims}]',
     )
     require(self.stage >= 1, 'stage', self.stage, '>= 1')
+    require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require(self.seed >= 0, 'seed', self.seed, '>= 0')
 
   def dims_at(self, step: int) -> int:
@@ -102,7 +108,7 @@ class Regression:
     inputs_BTI[:, 0::2], inputs_BTI[:, 1::2, 0] = x_BPI, y_BP
     labels_BT = np.full((size, self.seq_len), IGNORE, np.float32)
     labels_BT[:, 0::2] = y_BP
-    if used < dims:
+    if used < dims and self.config.asked == 'growing':
       labels_BT[:, 2 * (2 * used + 1) :] = IGNORE
     bits_BM = inputs_BTI.reshape(size, -1).view(np.uint32)
     return Batch(

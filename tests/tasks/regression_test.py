@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from loopformer.tasks.regression import (
+  ASKED,
   Regression,
   RegressionConfig,
   least_squares,
@@ -33,9 +34,11 @@ def test_rows_are_linear_and_interleaved():
     np.testing.assert_allclose(x_PI @ w_I, y_P, atol=1e-5)
 
 
-def test_training_may_start_with_fewer_numbers():
-  """Two numbers and five pairs, then three and seven, then all."""
-  config = RegressionConfig(dims=4, points=9, start_dims=2, stage=10)
+@pytest.mark.parametrize('pairs', ASKED)
+def test_training_may_start_with_fewer_numbers(pairs):
+  """Two numbers and, growing, five pairs, then three and seven, then all."""
+  start = {'start_dims': 2, 'stage': 10, 'asked': pairs}
+  config = RegressionConfig(dims=4, points=9, **start)
   task = Regression(config)
   for step, used in ((0, 2), (9, 2), (10, 3), (20, 4), (1000, 4)):
     assert config.dims_at(step) == used
@@ -43,7 +46,8 @@ def test_training_may_start_with_fewer_numbers():
     x_BPI, labels_BP = batch['inputs'][:, 0::2], batch['labels'][:, 0::2]
     assert (x_BPI[..., :used] != 0).all() and not x_BPI[..., used:].any()
     asked = labels_BP != IGNORE
-    assert asked[:, : 2 * used + 1].all() and not asked[:, 2 * used + 1 :].any()
+    count = 9 if pairs == 'all' else 2 * used + 1
+    assert asked[:, :count].all() and not asked[:, count:].any()
   assert (task.heldout(3)['inputs'][:, 0::2] != 0).all()
   assert RegressionConfig().dims_at(0) == 5
 
@@ -53,6 +57,7 @@ def test_training_may_start_with_fewer_numbers():
   [
     ({'start_dims': 6}, r'start_dims must be in \[0, dims = 5\], got 6'),
     ({'stage': 0}, 'stage must be >= 1, got 0'),
+    ({'asked': 'few'}, r"asked must be one of \('all', .* got 'few'"),
   ],
 )
 def test_a_wrong_start_is_refused(fields, message):
