@@ -81,7 +81,7 @@ def regression() -> ml_collections.ConfigDict:
   """In-context regression (arXiv:2311.12424): Y <- N(M(Y + P)) from Y = 0.
 
   Twelve loops, of which the last six are trained by the mean of their errors;
-  six at first, two more every 500 steps. As published, N lies inside the loop.
+  six at first, two more every 312 steps. As published, N lies inside the loop.
   """
   return synthetic.regression(
     {
