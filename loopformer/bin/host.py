@@ -53,7 +53,7 @@ def _ask_for_large_pages(libc):
   """Lets the heap grow by HEAP, which takes no memory yet, in pages of 2 MiB.
 
   A token that is decoded reads tens of megabytes, whose small pages are more
-  than the processor keeps track of: 6 % of its time by median, measured.
+  than the processor keeps track of: a tenth of its time by median, measured.
   """
   for function in (libc.malloc, libc.sbrk):
     function.restype = ctypes.c_void_p
