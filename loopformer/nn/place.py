@@ -24,14 +24,14 @@ class Place(NamedTuple):
     positions_BT: position of each token in its text, for rotary and learned
       positions and for the keys of initial states. Padding takes none.
     mask_BTT: whether token t may read token s of the same call.
+    tables: what rotary layers turn the tokens by, made of their positions.
     past_BTS: whether it may read key s of a cache, or None without one.
-    tables: what rotary layers turn these tokens by.
   """
 
   positions_BT: Int[Array, 'B T']
   mask_BTT: Bool[Array, 'B T T']
+  tables: Tables
   past_BTS: Bool[Array, 'B T S'] | None = None
-  tables: Tables = ()
 
   def at(self, cfg: BlockConfig, positions_BT: Int[Array, 'B T']) -> 'Place':
     """Tokens at other positions that read what they read here."""
@@ -79,7 +79,7 @@ def place_of(cfg: BlockConfig, tokens: Keys, past: Keys | None = None) -> Place:
   among = _readable(cfg, tokens, tokens)
   before = None if past is None else _readable(cfg, tokens, past)
   tables = tables_of(cfg, tokens.positions_BS)
-  return Place(tokens.positions_BS, among, before, tables)
+  return Place(tokens.positions_BS, among, tables, before)
 
 
 def _readable(cfg, queries, keys):

@@ -8,6 +8,7 @@ import pytest
 from loopformer.nn.block import Block
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.place import place_of, tokens_of
+from loopformer.nn.rotary import rotary_table
 from tests.models import normal, random
 
 CAUSAL = BlockConfig(width=8, heads=2, hidden=8, mask='causal')
@@ -77,3 +78,14 @@ def test_packed_documents_are_what_they_are_alone():
   for part in (slice(0, 2), slice(2, 5)):
     alone = run(block, x_BTD[:, part], None)
     np.testing.assert_allclose(packed[:, part], alone, atol=1e-5)
+
+
+def test_other_positions_turn_by_other_tables():
+  tokens = tokens_of(real('0111'))
+  place = place_of(CAUSAL, tokens)
+  moved = place.at(CAUSAL, tokens.positions_BS + 5)
+  same(moved.mask_BTT, place.mask_BTT)
+  same(moved.positions_BT, place.positions_BT + 5)
+  wanted = rotary_table(place.positions_BT + 5, 4)
+  for found, table in zip(moved.tables[0], wanted, strict=True):
+    same(found, table)
