@@ -6,7 +6,13 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from loopformer.tasks import scoring, streams
-from loopformer.tasks.task import IGNORE, Batch, require, require_split
+from loopformer.tasks.task import (
+  IGNORE,
+  Batch,
+  grown,
+  require,
+  require_split,
+)
 
 OPERATORS = 3  # p, p + 1, p + 2 stand for +, -, *
 ASKED = ('whole', 'parts')
@@ -20,6 +26,9 @@ class ManoConfig:
     length: L, the most operators of a training expression.
     measured: operators of every held-out one; 0 for L, as published.
     modulus: p; numbers are 0 .. p - 1.
+    start_length: the most operators in the first training steps; 0 for L from
+      the first step on.
+    stage: steps behind which there is one more.
     asked: the value of the `whole` expression, or in training also that of its
       `parts`, each where it ends.
     seed: of the held-out rows.
@@ -29,6 +38,8 @@ class ManoConfig:
   length: int = 10
   measured: int = 0
   modulus: int = 23
+  start_length: int = 0
+  stage: int = 150
   asked: str = 'whole'
   seed: int = 0
   heldout_fraction: float = 0.2
@@ -38,8 +49,15 @@ class ManoConfig:
     inside = 0 <= self.measured <= self.length
     require(inside, 'measured', self.measured, f'in [0, {self.length}]')
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
+    inside = 0 <= self.start_length <= self.length
+    require(inside, 'start_length', self.start_length, f'in [0, {self.length}]')
+    require(self.stage >= 1, 'stage', self.stage, '>= 1')
     require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require_split(self.seed, self.heldout_fraction)
+
+  def length_at(self, step: int) -> int:
+    """The most operators at a training step, counted from 0."""
+    return grown(self.start_length, self.length, stage=self.stage, step=step)
 
 
 def expressions(
@@ -137,7 +155,8 @@ class Mano:
   def train_batch(self, seed: int, step: int, size: int) -> Batch:
     """Rows of the training side, a pure function of (seed, step)."""
     rng = streams.generator(streams.TRAIN, seed, step)
-    draw = lambda count: rng.integers(1, self.config.length + 1, size=count)
+    most = self.config.length_at(step)
+    draw = lambda count: rng.integers(1, most + 1, size=count)
     return self._batch(rng, draw, size, heldout=False)
 
   def heldout(self, count: int) -> Batch:

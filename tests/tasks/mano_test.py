@@ -138,6 +138,17 @@ def test_held_out_expressions_have_the_measured_length(measured, count):
   assert (task.heldout(50)['inputs'][:, 1] == task.ans + count).all()
 
 
+def test_training_may_start_with_fewer_operators():
+  config = ManoConfig(length=3, start_length=1, stage=10)
+  task = Mano(config)
+  for step, most in ((0, 1), (9, 1), (10, 2), (20, 3), (1000, 3)):
+    assert config.length_at(step) == most
+    counts_B = task.train_batch(0, step, 64)['inputs'][:, 1] - task.ans
+    assert set(counts_B.tolist()) == set(range(1, most + 1))
+  assert set(task.heldout(5)['inputs'][:, 1] - task.ans) == {3}
+  assert ManoConfig().length_at(0) == 10
+
+
 def test_no_heldout_expression_is_trained_on():
   task = Mano(ManoConfig(length=1, modulus=5))
   rows = lambda batch: {tuple(row) for row in batch['inputs']}
@@ -151,6 +162,11 @@ def test_no_heldout_expression_is_trained_on():
     (dict(length=0), 'length must be >= 1, got 0.'),
     (dict(measured=11), r'measured must be in \[0, 10\], got 11.'),
     (dict(modulus=1), 'modulus must be >= 2, got 1.'),
+    (
+      dict(start_length=11),
+      r'start_length must be in \[0, 10\], got 11.',
+    ),
+    (dict(stage=0), 'stage must be >= 1, got 0.'),
     (
       dict(asked='all'),
       r"asked must be one of \('whole', 'parts'\), got 'all'",
