@@ -11,12 +11,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from loopformer.nn.kernels import PANEL, panels
 from loopformer.nn.linear import Linear
 from loopformer.nn.shares import share
 
 AXIS = 'devices'
 ALL, EACH = P(), P(AXIS)
+
+# Columns of the panels that few rows are multiplied by in the least time, by
+# what a CPU has, the newest first: four vectors of sixteen numbers, or two of
+# eight. Measured, see experiments/RESULTS.md.
+COLUMNS = {'avx512f': 64, 'avx2': 16}
 
 
 class Copies(NamedTuple):
@@ -54,12 +58,12 @@ def whole(model: Any, mesh: Mesh | None) -> Copies:
   return Copies(arrays, specs, structure)
 
 
-def shared(model: Any, mesh: Mesh, *, few: bool) -> Copies:
+def shared(model: Any, mesh: Mesh, *, columns: int) -> Copies:
   """A share of every layer's heads and hidden units on each device."""
   shares = [share(model, i, mesh.size, axis=AXIS) for i in range(mesh.size)]
   pairs = zip(jax.tree.leaves(model), jax.tree.leaves(shares[0]), strict=True)
   specs = [ALL if a.shape == b.shape else EACH for a, b in pairs]
-  shares = [in_panels(one) if few else one for one in shares]
+  shares = [in_panels(one, columns) for one in shares]
   structure = jax.tree.structure(shares[0])
   arrays = [
     _everywhere(each[0], mesh) if spec == ALL else _apart(each, mesh)
@@ -68,33 +72,32 @@ def shared(model: Any, mesh: Mesh, *, few: bool) -> Copies:
   return Copies(arrays, specs, structure)
 
 
-def in_panels(model: Any) -> Any:
-  """The model with the weights of its linear layers in panels, where whole."""
+def in_panels(model: Any, columns: int) -> Any:
+  """The model with its linear layers in panels of so many columns; 0: whole."""
+  if not columns:
+    return model
   model = nnx.clone(model)
   for _, node in nnx.iter_graph(model):
-    if isinstance(node, Linear) and node.kernel[...].shape[-1] % PANEL == 0:
-      node.kernel.set_value(panels(node.kernel[...]))
+    if isinstance(node, Linear):
+      node.cut(columns)
   return model
 
 
-def packs_few(cpu: str) -> bool:
-  """Whether XLA copies a weight that few rows are multiplied by, on such a CPU.
-
-  Its kernels for vectors of eight numbers do, and are faster by panels; those
-  for sixteen read a weight as it lies, which takes 0.3 times as long as panels.
+def columns_of(cpu: str) -> int:
+  """Columns of the panels for such a CPU; 0 where none are known to help.
 
   Args:
-    cpu: what Linux says of it; CPUs of other systems are taken to copy nothing.
+    cpu: what Linux says of it; of other systems' CPUs nothing is known.
   """
   flags = cpu.split()
-  return 'avx2' in flags and 'avx512f' not in flags
+  return next((n for flag, n in COLUMNS.items() if flag in flags), 0)
 
 
 @functools.cache
-def host_packs_few() -> bool:
+def host_columns() -> int:
   """The same of this machine."""
   path = pathlib.Path('/proc/cpuinfo')
-  return packs_few(path.read_text() if path.exists() else '')
+  return columns_of(path.read_text() if path.exists() else '')
 
 
 def on_cpu(mesh: Mesh | None) -> bool:

@@ -85,17 +85,16 @@ class Spread:
     """The model where rows are read, so many tokens of each at a time."""
     way = self.way(rows)
     own = rows if way.by_heads or way.mesh is None else rows // way.mesh.size
-    few = 1 < own * tokens <= FEW
-    few = few and copies.on_cpu(way.mesh) and copies.host_packs_few()
-    if (way, few) not in self._copies:
-      self._copies[way, few] = self._placed(way, few)
-    return self._copies[way, few]
+    few = 1 < own * tokens <= FEW and copies.on_cpu(way.mesh)
+    columns = copies.host_columns() if few else 0
+    if (way, columns) not in self._copies:
+      self._copies[way, columns] = self._placed(way, columns)
+    return self._copies[way, columns]
 
-  def _placed(self, way, few):
+  def _placed(self, way, columns):
     if way.by_heads:
-      return copies.shared(self.model, way.mesh, few=few)
-    model = copies.in_panels(self.model) if few else self.model
-    return copies.whole(model, way.mesh)
+      return copies.shared(self.model, way.mesh, columns=columns)
+    return copies.whole(copies.in_panels(self.model, columns), way.mesh)
 
   def parts(self, rows: int) -> dict[str, Part]:
     """The parts of a cache as one device has them."""

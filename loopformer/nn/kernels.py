@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float
 
 NEGATIVE = -1e30  # finite, so that a fully masked row stays finite
 FEW = 8  # rows up to which a CPU multiplies by panels, measured
-PANEL = 16  # columns of a panel: two vectors of eight numbers
 
 
 def attend(
@@ -151,28 +150,32 @@ def _linear_backward(saved, d_y):
 linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
 
 
-def panels(weight: Float[Array, 'I O']) -> Float[Array, 'P I C']:
-  """W cut into panels of a few columns each, one panel behind the other.
+def panels(weight: Float[Array, 'I O'], columns: int) -> Float[Array, 'P I C']:
+  """W cut into panels of C columns, one behind the other, the last with zeros.
 
-  A CPU multiplies a few rows by such a W in less time, as it reads a panel once
-  for all of them and keeps it in the nearest cache. O is a multiple of PANEL.
+  A CPU multiplies a few rows by such a W in less time: it reads a panel once
+  for all of them, and from end to end, where a row of W would jump ahead.
   """
-  rows = weight.shape[0]
-  return weight.reshape(rows, -1, PANEL).transpose(1, 0, 2)
+  rows, outputs = weight.shape
+  whole = jnp.pad(weight, ((0, 0), (0, -outputs % columns)))
+  return whole.reshape(rows, -1, columns).transpose(1, 0, 2)
 
 
 def linear_by_panels(
-  x: Float[Array, '*batch I'], weight_PIC: Float[Array, 'P I C']
+  x: Float[Array, '*batch I'],
+  weight_PIC: Float[Array, 'P I C'],
+  outputs: int,
 ) -> Float[Array, '*batch O']:
   """y = x W of a W in panels; many rows are multiplied by the whole of it."""
-  count, inputs, _ = weight_PIC.shape
+  count, inputs, columns = weight_PIC.shape
   if x.size > FEW * inputs:
-    return x @ weight_PIC.transpose(1, 0, 2).reshape(inputs, -1)
+    whole = weight_PIC.transpose(1, 0, 2).reshape(inputs, count * columns)
+    return x @ whole[:, :outputs]
   x_PBI = jnp.broadcast_to(
     x.reshape(-1, inputs), (count, x.size // inputs, inputs)
   )
-  y_PBC = x_PBI @ weight_PIC
-  return y_PBC.transpose(1, 0, 2).reshape(*x.shape[:-1], -1)
+  y_BPC = (x_PBI @ weight_PIC).transpose(1, 0, 2)
+  return y_BPC.reshape(*x.shape[:-1], count * columns)[..., :outputs]
 
 
 def _opening(gate):

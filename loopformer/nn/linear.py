@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from loopformer.nn.kernels import linear, linear_by_panels
+from loopformer.nn.kernels import linear, linear_by_panels, panels
 from loopformer.nn.variables import Param, named
 
 
@@ -15,7 +15,8 @@ class Linear(nnx.Module):
   """y = x W (+ b), float32 weights, products in `dtype`.
 
   With an `axis` of a mesh x and W are one device's share of the inputs, and x W
-  is summed over it, see `loopformer.nn.shares`.
+  is summed over it, see `loopformer.nn.shares`. With W in panels `outputs` are
+  its columns, see `loopformer.nn.kernels.panels`.
   """
 
   def __init__(
@@ -33,11 +34,23 @@ class Linear(nnx.Module):
     self.bias = Param(zeros(None, (features_out,))) if bias else None
     self.dtype = jnp.dtype(dtype)
     self.axis: str | None = None
+    self.outputs: int | None = None
 
   def __call__(self, x: Float[Array, '*batch I']) -> Float[Array, '*batch O']:
     """Applies W to the last axis."""
     kernel = self.kernel[...].astype(self.dtype)
-    multiply = linear if kernel.ndim == 2 else linear_by_panels
-    y = multiply(x.astype(self.dtype), kernel)
+    x = x.astype(self.dtype)
+    if self.outputs is None:
+      y = linear(x, kernel)
+    else:
+      y = linear_by_panels(x, kernel, self.outputs)
     y = y if self.axis is None else jax.lax.psum(y, self.axis)
     return y if self.bias is None else y + self.bias.astype(self.dtype)
+
+  def cut(self, columns: int) -> None:
+    """Puts W in panels, if their zeros are at most an eighth of it."""
+    kernel = self.kernel[...]
+    outputs = kernel.shape[-1]
+    if 8 * (-outputs % columns) <= outputs:
+      self.outputs = outputs
+      self.kernel.set_value(panels(kernel, columns))

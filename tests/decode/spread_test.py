@@ -2,7 +2,7 @@
 
 import pytest
 
-from loopformer.decode.copies import packs_few
+from loopformer.decode.copies import columns_of
 from tests.util import run_python
 
 PROGRAM = """
@@ -37,7 +37,7 @@ def check(rows, **fields):
 
 
 assert jax.device_count() == 3
-copies.host_packs_few = lambda: True
+copies.host_columns = lambda: 16
 halt = {'name': 'fixed_point', 'rtol': 0.9}
 *_, lengths_B, depth_BN = check(6, end=5, halt=halt)
 assert len(set(lengths_B.tolist())) > 1, lengths_B
@@ -69,7 +69,7 @@ def check(name):
   family, cfg = FAMILIES[name], CONFIGS[name]
   model = family.build(cfg, jax.random.key(0))
   for halt, policy in ((None, 'full'), (HALT, 'last')):
-    copies.host_packs_few = lambda packs=halt is None: packs
+    copies.host_columns = lambda few=halt is None: 16 if few else 0
     choices = {'recurrences': depth_of(name), 'halt': halt, 'policy': policy}
     engines = [
       Engine(family, model, devices=devices, shared=shared, **choices)
@@ -103,14 +103,14 @@ for shared in ('auto', 'rows', 'heads'):
 """
 
 
-def test_panels_are_for_vectors_of_eight_numbers():
+def test_columns_of_panels_by_cpu():
   for flags, wanted in (
-    ('flags\t\t: sse2 avx avx2 fma', True),
-    ('flags\t\t: avx2 avx512f avx512vl', False),
-    ('Features\t: fp asimd', False),
-    ('', False),
+    ('flags\t\t: sse2 avx avx2 fma', 16),
+    ('flags\t\t: avx2 avx512f avx512vl', 64),
+    ('Features\t: fp asimd', 0),
+    ('', 0),
   ):
-    assert packs_few(flags) == wanted, flags
+    assert columns_of(flags) == wanted, flags
 
 
 def test_rows_on_several_devices():
