@@ -44,7 +44,8 @@ class Engine:
   """Generates text with one model under fixed choices.
 
   Programs are compiled per batch size, prompt bucket (powers of two) and span
-  of the cache that is read (two per octave); `compiled` counts them.
+  of the cache that is read (two per octave), and per recurrences where these
+  are written out; `compiled` counts them.
   """
 
   def __init__(
@@ -95,8 +96,10 @@ class Engine:
     self.compiled = 0
     self._prefill = jax.jit(
       self._counted(spread.prefill, policy=self.policy, dtype=dtype),
-      static_argnames='room',
+      static_argnums=6 if self.rule.unrolled else (),
+      static_argnames=('room', 'kept'),
     )
+    self._widen = jax.jit(self._widened, static_argnames='kept')
     self._advance = jax.jit(
       self._counted(spread.advance, end=end),
       static_argnums=3 if self.rule.unrolled else (),
@@ -115,13 +118,19 @@ class Engine:
     traced.__name__ = function.__name__
     return traced
 
+  def _widened(self, cache, *, kept):
+    self.compiled += 1
+    return cache.widened(kept)
+
   def cache_bytes(self, rows: int, prompt: int, tokens: int) -> int:
-    """Bytes of the cache that `start` will make for prompts of such lengths."""
+    """Bytes of the cache once so many tokens stand behind such prompts."""
+    bucket = bucket_of(prompt)
+    last = bucket + max(tokens - 1, 1)
     return caches.nbytes(
       self.parts,
       self.policy,
       rows=rows,
-      length=_room(bucket_of(prompt), tokens),
+      length=self._kept(last, _room(bucket, tokens)),
       recurrences=self.recurrences,
       dtype=self.dtype,
     )
@@ -135,7 +144,9 @@ class Engine:
     ids: Any = None,
     recurrences: int | None = None,
   ) -> decode.Session:
-    """Reads prompts into a cache with room for so many tokens behind them.
+    """Reads prompts, to write at most so many tokens behind them.
+
+    The cache has places for the first of these; `sessions` adds others.
 
     Raises:
       ValueError: if `tokens` is below 1, the text would be longer than the
@@ -144,6 +155,7 @@ class Engine:
     batch, length = prompts.tokens_BT.shape
     longest = int(prompts.real_BT.sum(-1).max()) + tokens
     self._check_room(tokens, longest, recurrences)
+    room = _room(length, tokens)
     key = jax.random.key(0) if key is None else key
     ids = np.arange(batch) if ids is None else np.asarray(ids)
     return self._prefill(
@@ -154,10 +166,11 @@ class Engine:
       ids,
       key,
       self._limit(recurrences),
-      room=_room(length, tokens),
+      room=room,
+      kept=self._kept(length + 1, room),
     )
 
-  def stream(
+  def sessions(
     self,
     prompts: Prompts,
     *,
@@ -166,35 +179,56 @@ class Engine:
     key: Any = None,
     ids: Any = None,
     recurrences: int | None = None,
-  ) -> Iterator[Generated]:
-    """What there is after every `every` tokens; at the end for 0."""
+  ) -> Iterator[tuple[decode.Session, int]]:
+    """The session after every `every` tokens, at the end for 0, and how many
+    tokens a row that has not ended has by then.
+
+    The next one takes the memory of the one before.
+    """
     session = self.start(
       prompts, tokens=tokens, key=key, ids=ids, recurrences=recurrences
     )
-    first = prompts.tokens_BT.shape[1]
+    rows, first = prompts.tokens_BT.shape
     cursor, last = first, first + tokens - 1
+    room = session.tokens_BS.shape[1]
     while True:
       if every:
-        yield self._generated(session, first, cursor - first + 1)
+        yield session, cursor - first + 1
       if cursor >= last or self._done(session):
         break
-      span = min(span_of(cursor + 1), session.tokens_BS.shape[1])
+      span = min(span_of(cursor + 1), room)
       until = min(span, last, cursor + every if every else last)
       session = self._advance(
-        self.spread.copies(prompts.tokens_BT.shape[0]).arrays,
-        session,
+        self.spread.copies(rows).arrays,
+        self._with_places(session, self._kept(span, room)),
         np.int32(until),
         self._limit(recurrences),
         span=span,
       )
       cursor = until
     if not every:
-      yield self._generated(session, first, tokens)
+      yield session, tokens
+
+  def stream(self, prompts: Prompts, **given: Any) -> Iterator[Generated]:
+    """What there is at every session; arguments as for `sessions`."""
+    first = prompts.tokens_BT.shape[1]
+    for session, count in self.sessions(prompts, **given):
+      yield self._generated(session, first, count)
 
   def generate(self, prompts: Prompts, **given: Any) -> Generated:
-    """All tokens at once; arguments as for `stream`."""
+    """All tokens at once; arguments as for `sessions`."""
     *_, last = self.stream(prompts, **given)
     return last
+
+  def _kept(self, tokens, room):
+    """Places of a cache for the first of `room` tokens."""
+    return min(span_of(tokens), room) if self.rule.unrolled else room
+
+  def _with_places(self, session, kept):
+    """The session with that many places; the cache stays as it is if it has."""
+    if jax.tree.leaves(session.cache.stores)[0].shape[-2] == kept:
+      return session
+    return session._replace(cache=self._widen(session.cache, kept=kept))
 
   def _done(self, session):
     """Whether all texts have ended; without an end there is no wait for it."""
@@ -209,7 +243,7 @@ class Engine:
     """The tokens read so far, and the one drawn."""
     tokens_BS = np.array(session.tokens_BS)[:, first:]
     depth_BN = np.array(session.depth_BS)[:, first : first + count]
-    cursor = int(np.max(session.cursor)) - first
+    cursor = int(np.asarray(session.cursor).max()) - first
     tokens_BN = tokens_BS[:, :count]
     if cursor < count:
       tokens_BN[:, cursor] = np.asarray(session.next_B)

@@ -31,8 +31,9 @@ class Rule(NamedTuple):
     halt: when a row stops; heads get `(model, context, cache)`.
     recurrences: the cap, for which the cache has slots.
     adaptive: whether rows may stop before the cap.
-    unrolled: whether the recurrences of a token are written out one by one when
-      decoding, so that each reads its part of the cache without a copy.
+    unrolled: whether the recurrences of a token are written out one by one, so
+      that each reads its own arrays of a cache that keeps them apart, without a
+      copy; the limit is then a Python number.
     norm: of the residual.
   """
 
@@ -91,7 +92,7 @@ def read_tokens(
   # recurrence would copy it.
   around, inner = cache.only(parts.keys() - looped), cache.only(looped)
   args = model, context, around, real_BT
-  if rule.unrolled and isinstance(limit, int):
+  if rule.unrolled:
     state, inner, steps_B = _one_by_one(state, inner, args, keys_B, limit)
   else:
     most_B = jnp.where(live_B, limit, 1)
@@ -169,14 +170,15 @@ def prefill(
   policy: Policy,
   parts: Mapping[str, Part],
   room: int,
+  kept: int,
   dtype: Any,
 ) -> Session:
   """Reads the prompts, padded in front, and draws the first token.
 
   Tokens of the prefix read each other in both directions.
 
-  The cache of these parts, for texts of at most `room` tokens, is made here:
-  where it will be used, and without a copy.
+  The cache of these parts, for `kept` of the `room` tokens that texts may have,
+  is made here: where it will be used, and without a copy.
   """
   batch, length = tokens_BT.shape
   keys_B = core.row_keys(key, ids_B)
@@ -186,10 +188,12 @@ def prefill(
     parts,
     policy,
     rows=batch,
-    length=room,
+    length=kept,
     recurrences=rule.recurrences,
     dtype=dtype,
-  ).opened(length, fresh=True, span=0)
+  )
+  cache = cache.apart() if rule.unrolled else cache
+  cache = cache.opened(length, fresh=True, span=0)
   live_B = jnp.ones(batch, bool)
   logits_BV, cache, steps_B = read_tokens(
     model, tokens_BT, place, cache, rule, keys_B, limit, live_B, real_BT
@@ -223,7 +227,8 @@ def advance(
 
   Ends sooner once every row is done. Only the first `span` entries of the cache
   are read, so the time of a token does not grow with what is allocated; none of
-  those behind `until` may be needed.
+  those behind `until` may be needed. A cache whose slots and layers are apart
+  has no others.
   """
   body = functools.partial(
     _write_one,
@@ -235,12 +240,7 @@ def advance(
     span=span,
   )
   going = lambda s: (s.cursor < until) & ~jnp.all(s.done_B)
-  if not (rule.unrolled and isinstance(limit, int)):
-    return jax.lax.while_loop(going, body, session)
-  kept = session.cache
-  apart = dataclasses.replace(kept, stores=kept.apart(span))
-  session = jax.lax.while_loop(going, body, session._replace(cache=apart))
-  return session._replace(cache=kept.together(session.cache.stores))
+  return jax.lax.while_loop(going, body, session)
 
 
 def _write_one(model, session, *, limit, rule, sampling, end, span):

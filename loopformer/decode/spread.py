@@ -52,10 +52,13 @@ class Way(NamedTuple):
     """Where arrays lie that have rows in front."""
     return ALL if self.by_heads else P(AXIS)
 
-  def session(self) -> Session:
-    """Where a session lies; keys and values are [slots, layers, B, G, S, K]."""
+  def session(self, *, apart: bool) -> Session:
+    """Where a session lies.
+
+    Keys and values are [slots, layers, B, G, S, K], or apart: [B, G, S, K].
+    """
     fields = dict.fromkeys(Session._fields, self.texts)
-    axis = 3 if self.by_heads else 2
+    axis = int(self.by_heads) + (0 if apart else 2)
     return Session(**fields | {'cache': P(*[None] * axis, AXIS)})
 
 
@@ -146,7 +149,7 @@ def advance(
 
   rows = session.next_B.shape[0]
   way = spread.way(rows)
-  specs = (way.session(), ALL)
+  specs = (way.session(apart=isinstance(limit, int)), ALL)
   run = _on_devices(call, way, spread.copies(rows), specs, limit)
   return run(arrays, session, until)
 
@@ -173,7 +176,7 @@ def _on_devices(
     functools.partial(own, limit) if known else own,
     mesh=way.mesh,
     in_specs=specs if known else (ALL, *specs),
-    out_specs=way.session(),
+    out_specs=way.session(apart=known),
     check_vma=False,
   )
   return run if known else functools.partial(run, limit)

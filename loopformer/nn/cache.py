@@ -146,29 +146,22 @@ class Cache:
     recents = jax.tree.map(room, self.stores)
     return Cache(self.stores, recents, self.policy, fresh, span)
 
-  def apart(self, span: int) -> Mapping[str, Store]:
-    """The first `span` keys and values, every slot and layer by itself."""
-
-    def split(grid):
-      cut = grid[..., :span, :]
-      return tuple(tuple(layers) for layers in cut)
-
-    return {
+  def apart(self) -> 'Cache':
+    """The cache with every slot and layer by itself."""
+    split = lambda grid: tuple(tuple(layers) for layers in grid)
+    stores = {
       name: Store(*map(split, store)) for name, store in self.stores.items()
     }
-
-  def together(self, apart: Mapping[str, Store]) -> 'Cache':
-    """The cache with what `apart` has become."""
-
-    def join(grid, split):
-      rows = [jnp.stack(layers) for layers in split if layers]
-      return _put_tokens(grid, jnp.stack(rows), 0) if rows else grid
-
-    stores = {
-      name: Store(*map(join, self.stores[name], store))
-      for name, store in apart.items()
-    }
     return dataclasses.replace(self, stores=stores)
+
+  def widened(self, length: int) -> 'Cache':
+    """The cache with places for so many tokens, no fewer than it has."""
+
+    def pad(kept):
+      spare = ((0, 0),) * (kept.ndim - 2)
+      return jnp.pad(kept, (*spare, (0, length - kept.shape[-2]), (0, 0)))
+
+    return dataclasses.replace(self, stores=jax.tree.map(pad, self.stores))
 
   def view(self, name: str, call: Any = 0, live_B: Array | None = None) -> View:
     """A part at one of its calls; all rows are written unless told."""

@@ -10,6 +10,7 @@ import pytest
 
 from loopformer import core
 from loopformer.decode import Engine, Sampling, prompts_of
+from loopformer.nn.cache import Store
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.place import place_of, tokens_of
 from loopformer.zoo import (
@@ -190,9 +191,15 @@ def test_written_out_recurrences_are_those_of_the_loop():
   assert written.rule.unrolled and not looped.rule.unrolled
   ours, theirs = (e.start(prompts, tokens=NEW) for e in (written, looped))
   step = lambda e, s: e._advance(
-    e.spread.copies(3).arrays, s, jnp.int32(18), e._limit(None), span=24
+    e.spread.copies(3).arrays, s, jnp.int32(18), e._limit(None), span=32
   )
   ours, theirs = step(written, ours), step(looped, theirs)
+  stores = {
+    name: Store(*(jnp.stack([jnp.stack(x) for x in grid]) for grid in store))
+    for name, store in ours.cache.stores.items()
+  }
+  cache = dataclasses.replace(ours.cache, stores=stores)
+  ours = ours._replace(cache=cache)
   for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
     if jnp.issubdtype(a.dtype, jnp.floating):
       np.testing.assert_allclose(a, b, atol=1e-5)
@@ -223,7 +230,7 @@ def test_a_cheaper_policy_changes_what_later_tokens_read_alone():
   )
   kept = {p: s.cache.stores['core'].keys for p, s in sessions.items()}
   np.testing.assert_array_equal(kept['last'][0], kept['full'][-1])
-  assert kept['last'].size * 3 == kept['full'].size
+  assert len(kept['full']) == 3 and len(kept['last']) == 1
 
 
 def test_an_exit_after_one_recurrence_saves_the_others():

@@ -71,16 +71,26 @@ def test_a_prefix_is_read_in_both_directions():
     prompts_of(PROMPTS, vocab_size=V), tokens=NEW
   )
   read = engine_of('hrm_text').start(prompts, tokens=NEW)
-  keys = lambda s: s.cache.stores['high'].keys
-  assert not np.allclose(keys(causal)[:, :, 0], keys(read)[:, :, 0])
-  np.testing.assert_array_equal(keys(causal)[:, :, 1], keys(read)[:, :, 1])
+  # The first row has a prefix, the second has none.
+  keys = lambda s, row: [
+    np.asarray(x)[..., row, :, :, :]
+    for x in jax.tree.leaves(s.cache.stores['high'].keys)
+  ]
+  pairs = zip(keys(causal, 0), keys(read, 0), strict=True)
+  assert not all(np.allclose(a, b) for a, b in pairs)
+  for a, b in zip(keys(causal, 1), keys(read, 1), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
-def test_the_size_of_a_cache_is_known_before():
-  engine = engine_of('huginn')
-  session = engine.start(prompts_of(PROMPTS, vocab_size=V), tokens=20)
+@pytest.mark.parametrize('tokens', [1, 2, 20, 70])
+@pytest.mark.parametrize('halt', [None, {'name': 'fixed_point', 'rtol': 0.1}])
+def test_the_size_of_a_cache_is_known_before(halt, tokens):
+  """Places are added as a text grows, or are all there where it may halt."""
+  engine = engine_of_halt('huginn', halt)
+  prompts = prompts_of(PROMPTS, vocab_size=V)
+  *_, (session, count) = engine.sessions(prompts, tokens=tokens)
   made = sum(x.nbytes for x in jax.tree.leaves(session.cache.stores))
-  assert engine.cache_bytes(3, 5, 20) == made
+  assert engine.cache_bytes(3, 5, tokens) == made and count == tokens
 
 
 @pytest.mark.parametrize('norm', ['l2', 'token_l2_mean'])
