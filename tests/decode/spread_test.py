@@ -23,7 +23,7 @@ def written(rows, devices, **fields):
   choices = {'recurrences': 3, 'sampling': Sampling(temperature=1.0), **fields}
   engine = Engine(FAMILY, MODEL, devices=devices, **choices)
   prompts = prompts_of(PROMPTS[:rows], vocab_size=V)
-  *looks, last = engine.stream(prompts, tokens=9, every=4)
+  *looks, last = engine.stream(prompts, tokens=20, every=4)
   return (*looks[0], *last), engine.compiled
 
 
@@ -76,7 +76,7 @@ def check(name):
       for devices, shared in ((None, 'rows'), (jax.devices(), 'heads'))
     ]
     found = [
-      engine.generate(prompts_of(PROMPTS, vocab_size=V), tokens=6)
+      engine.generate(prompts_of(PROMPTS, vocab_size=V), tokens=20)
       for engine in engines
     ]
     for a, b in zip(*found, strict=True):
@@ -119,7 +119,10 @@ def test_rows_on_several_devices():
 
 
 def test_heads_on_several_devices():
-  """Tokens and depths agree, and a device has half of each layer."""
+  """Tokens and depths agree, and a device has half of each layer.
+
+  The texts outgrow the first places of their cache.
+  """
   run_python(HEADS, 'huginn', 'hrm_text', devices=2, timeout=300)
 
 
