@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from loopformer.nn.linear import Linear
+from tests.models import random
 
 
 @pytest.mark.parametrize(
@@ -13,9 +13,9 @@ from loopformer.nn.linear import Linear
 )
 def test_a_layer_cut_into_panels_is_the_layer(outputs, cut):
   """Unless the zeros of the last panel would be more than an eighth of it."""
-  layer = Linear(5, outputs, 'embed', 'mlp', bias=True, rngs=nnx.Rngs(0))
-  layer.bias.set_value(jax.random.normal(jax.random.key(1), (outputs,)))
-  x = jax.random.normal(jax.random.key(2), (3, 1, 5))
+  make = lambda rngs: Linear(5, outputs, 'embed', 'mlp', bias=True, rngs=rngs)
+  layer = random(make)
+  x = jax.random.normal(jax.random.key(1), (3, 1, 5))
   wanted = layer(x)
   layer.cut(8)
   assert (layer.kernel[...].ndim == 3) == cut
