@@ -26,9 +26,10 @@ class ManoConfig:
     length: L, the most operators of a training expression.
     measured: operators of every held-out one; 0 for L, as published.
     modulus: p; numbers are 0 .. p - 1.
-    start_length: the most operators in the first training steps; 0 for L from
-      the first step on.
-    stage: steps behind which there is one more.
+    start_length: the most operators in the first training steps, of which as
+      many expressions as fit stand in a row; 0 for L from the first step on.
+    hold: steps before the most operators begin to grow.
+    stage: steps behind which there is then one more.
     asked: the value of the `whole` expression, or in training also that of its
       `parts`, each where it ends.
     seed: of the held-out rows.
@@ -39,6 +40,7 @@ class ManoConfig:
   measured: int = 0
   modulus: int = 23
   start_length: int = 0
+  hold: int = 0
   stage: int = 150
   asked: str = 'whole'
   seed: int = 0
@@ -51,13 +53,20 @@ class ManoConfig:
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
     inside = 0 <= self.start_length <= self.length
     require(inside, 'start_length', self.start_length, f'in [0, {self.length}]')
+    require(self.hold >= 0, 'hold', self.hold, '>= 0')
     require(self.stage >= 1, 'stage', self.stage, '>= 1')
     require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require_split(self.seed, self.heldout_fraction)
 
   def length_at(self, step: int) -> int:
     """The most operators at a training step, counted from 0."""
-    return grown(self.start_length, self.length, stage=self.stage, step=step)
+    return grown(
+      self.start_length,
+      self.length,
+      stage=self.stage,
+      step=step,
+      hold=self.hold,
+    )
 
 
 def expressions(
@@ -157,7 +166,25 @@ class Mano:
     rng = streams.generator(streams.TRAIN, seed, step)
     most = self.config.length_at(step)
     draw = lambda count: rng.integers(1, most + 1, size=count)
-    return self._batch(rng, draw, size, heldout=False)
+    width = 2 * most + 4
+    count = self.seq_len // width
+    rows = self._batch(rng, draw, size * count, heldout=False)
+    return rows if count == 1 else self._packed(rows, count, width)
+
+  def _packed(self, rows: Batch, count: int, width: int) -> Batch:
+    """So many expressions in a row, of so many tokens each."""
+
+    def join(array_NT, fill):
+      joined_BT = array_NT[:, :width].reshape(-1, count * width)
+      spare = self.seq_len - count * width
+      return np.pad(joined_BT, ((0, 0), (0, spare)), constant_values=fill)
+
+    inputs_BT = join(rows['inputs'], self.bos)
+    return Batch(
+      inputs=inputs_BT,
+      labels=join(rows['labels'], IGNORE),
+      ids=streams.row_ids(inputs_BT),
+    )
 
   def heldout(self, count: int) -> Batch:
     """Rows of the held-out side, all of the measured length."""

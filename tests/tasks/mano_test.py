@@ -138,15 +138,43 @@ def test_held_out_expressions_have_the_measured_length(measured, count):
   assert (task.heldout(50)['inputs'][:, 1] == task.ans + count).all()
 
 
+def expressions_of(task, batch):
+  """Tokens and labels of each expression, from its BOS to its ANS."""
+  for inputs_T, labels_T in zip(batch['inputs'], batch['labels'], strict=True):
+    for end in np.flatnonzero(inputs_T == task.ans):
+      start = int(np.flatnonzero(inputs_T[:end] > task.ans)[-1]) - 1
+      yield inputs_T[start : end + 1], labels_T[start : end + 1]
+
+
 def test_training_may_start_with_fewer_operators():
-  config = ManoConfig(length=3, start_length=1, stage=10)
+  config = ManoConfig(length=3, start_length=1, hold=5, stage=10)
   task = Mano(config)
-  for step, most in ((0, 1), (9, 1), (10, 2), (20, 3), (1000, 3)):
+  for step, most in ((0, 1), (14, 1), (15, 2), (25, 3), (1000, 3)):
     assert config.length_at(step) == most
-    counts_B = task.train_batch(0, step, 64)['inputs'][:, 1] - task.ans
-    assert set(counts_B.tolist()) == set(range(1, most + 1))
+    counts = {
+      int(tokens_T[1]) - task.ans
+      for tokens_T, _ in expressions_of(task, task.train_batch(0, step, 64))
+    }
+    assert counts == set(range(1, most + 1))
   assert set(task.heldout(5)['inputs'][:, 1] - task.ans) == {3}
   assert ManoConfig().length_at(0) == 10
+
+
+@pytest.mark.parametrize('asked', ['whole', 'parts'])
+def test_short_expressions_share_a_row(asked):
+  """Three of at most two operators, eight tokens each, in a row of 24."""
+  task = Mano(ManoConfig(start_length=2, asked=asked))
+  batch = task.train_batch(0, 0, 50)
+  assert batch['inputs'].shape == batch['labels'].shape == (50, 24)
+  found = list(expressions_of(task, batch))
+  assert len(found) == 150
+  for tokens_T, labels_T in found:
+    value, rest = evaluate(tokens_T[2:-1].tolist(), 23)
+    assert rest == [] and labels_T[-1] == value
+    assert asked == 'parts' or (labels_T[:-1] == IGNORE).all()
+    assert tokens_T[0] == task.bos
+  asked_BT = batch['labels'] != IGNORE
+  assert asked_BT.sum() == sum((labels != IGNORE).sum() for _, labels in found)
 
 
 def test_no_heldout_expression_is_trained_on():
