@@ -53,7 +53,7 @@ def mano(
       'name': 'mano',
       'length': 10,
       'start_length': 1,
-      'stage': 150,
+      'growth': tuple(range(150, 1500, 150)),
       'asked': 'parts',
     },
     loop=loop,

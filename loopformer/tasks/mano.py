@@ -1,6 +1,7 @@
 """Modular expressions in prefix notation: Mano (arXiv:2510.25741, app. B.2)."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -9,7 +10,6 @@ from loopformer.tasks import scoring, streams
 from loopformer.tasks.task import (
   IGNORE,
   Batch,
-  grown,
   require,
   require_split,
 )
@@ -28,8 +28,7 @@ class ManoConfig:
     modulus: p; numbers are 0 .. p - 1.
     start_length: the most operators in the first training steps, of which as
       many expressions as fit stand in a row; 0 for L from the first step on.
-    hold: steps before the most operators begin to grow.
-    stage: steps behind which there is then one more.
+    growth: steps from each of which on there is one more.
     asked: the value of the `whole` expression, or in training also that of its
       `parts`, each where it ends.
     seed: of the held-out rows.
@@ -40,8 +39,7 @@ class ManoConfig:
   measured: int = 0
   modulus: int = 23
   start_length: int = 0
-  hold: int = 0
-  stage: int = 150
+  growth: tuple[int, ...] = ()
   asked: str = 'whole'
   seed: int = 0
   heldout_fraction: float = 0.2
@@ -53,20 +51,21 @@ class ManoConfig:
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
     inside = 0 <= self.start_length <= self.length
     require(inside, 'start_length', self.start_length, f'in [0, {self.length}]')
-    require(self.hold >= 0, 'hold', self.hold, '>= 0')
-    require(self.stage >= 1, 'stage', self.stage, '>= 1')
+    most = self.length - self.start_length if self.start_length else 0
+    rises = all(a < b for a, b in itertools.pairwise((0, *self.growth)))
+    require(
+      rises and len(self.growth) <= most,
+      'growth',
+      self.growth,
+      f'rising, > 0 and of at most {most} steps',
+    )
     require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require_split(self.seed, self.heldout_fraction)
 
   def length_at(self, step: int) -> int:
     """The most operators at a training step, counted from 0."""
-    return grown(
-      self.start_length,
-      self.length,
-      stage=self.stage,
-      step=step,
-      hold=self.hold,
-    )
+    begun = sum(step >= start for start in self.growth)
+    return (self.start_length or self.length) + begun
 
 
 def expressions(

@@ -127,12 +127,9 @@ def require_share(fraction: float) -> None:
   require(inside, 'heldout_fraction', fraction, 'inside (0, 1)')
 
 
-def grown(start: int, end: int, *, stage: int, step: int, hold: int = 0) -> int:
-  """start, and one more behind every `stage` steps up to `end`; end for 0.
-
-  The first `hold` steps do not count.
-  """
-  return min(end, (start or end) + max(0, step - hold) // stage)
+def grown(start: int, end: int, *, stage: int, step: int) -> int:
+  """start, and one more behind every `stage` steps up to `end`; end for 0."""
+  return min(end, (start or end) + step // stage)
 
 
 def require_split(seed: int, fraction: float) -> None:

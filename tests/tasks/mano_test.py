@@ -147,7 +147,7 @@ def expressions_of(task, batch):
 
 
 def test_training_may_start_with_fewer_operators():
-  config = ManoConfig(length=3, start_length=1, hold=5, stage=10)
+  config = ManoConfig(length=3, start_length=1, growth=(15, 25))
   task = Mano(config)
   for step, most in ((0, 1), (14, 1), (15, 2), (25, 3), (1000, 3)):
     assert config.length_at(step) == most
@@ -194,7 +194,11 @@ def test_no_heldout_expression_is_trained_on():
       dict(start_length=11),
       r'start_length must be in \[0, 10\], got 11.',
     ),
-    (dict(stage=0), 'stage must be >= 1, got 0.'),
+    (
+      dict(start_length=8, growth=(10, 10)),
+      r'growth must be rising, > 0 and of at most 2 steps, got \(10, 10\).',
+    ),
+    (dict(growth=(10,)), 'of at most 0 steps'),
     (
       dict(asked='all'),
       r"asked must be one of \('whole', 'parts'\), got 'all'",
