@@ -154,10 +154,11 @@ class Mano:
 
   def __init__(self, config: ManoConfig):
     self.config = config
-    self.num_classes = config.modulus
     self.bos = config.modulus + OPERATORS
     self.ans = self.bos + 1
     self.vocab_size = self.ans + config.length + 1
+    # Answers are tokens, so that a head may be the embedding transposed.
+    self.num_classes = self.vocab_size
     self.seq_len = 2 * config.length + 4
 
   def train_batch(self, seed: int, step: int, size: int) -> Batch:
