@@ -28,7 +28,7 @@ class ManoConfig:
     modulus: p; numbers are 0 .. p - 1.
     start_length: the most operators in the first training steps, of which as
       many expressions as fit stand in a row; 0 for L from the first step on.
-    growth: steps from each of which on there is one more.
+    growth: steps from each of which on there is one more, up to L.
     asked: the value of the `whole` expression, or in training also that of its
       `parts`, each where it ends.
     seed: of the held-out rows.
@@ -51,21 +51,15 @@ class ManoConfig:
     require(self.modulus >= 2, 'modulus', self.modulus, '>= 2')
     inside = 0 <= self.start_length <= self.length
     require(inside, 'start_length', self.start_length, f'in [0, {self.length}]')
-    most = self.length - self.start_length if self.start_length else 0
     rises = all(a < b for a, b in itertools.pairwise((0, *self.growth)))
-    require(
-      rises and len(self.growth) <= most,
-      'growth',
-      self.growth,
-      f'rising, > 0 and of at most {most} steps',
-    )
+    require(rises, 'growth', self.growth, 'rising and > 0')
     require(self.asked in ASKED, 'asked', self.asked, f'one of {ASKED}')
     require_split(self.seed, self.heldout_fraction)
 
   def length_at(self, step: int) -> int:
     """The most operators at a training step, counted from 0."""
     begun = sum(step >= start for start in self.growth)
-    return (self.start_length or self.length) + begun
+    return min(self.length, (self.start_length or self.length) + begun)
 
 
 def expressions(
