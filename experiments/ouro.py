@@ -12,9 +12,9 @@ the paper two layers evaluate looped, but not once (`feedforward.py:mano_2`).
 Hardware: two CPU cores (text, gate, mano); a pod (published: the first stage's
 3 T tokens at its first batch size; later stages lower rate and entropy).
 Time and score: text 10 min for 1,000 steps, 1.43 nats a byte at two
-recurrences; mano learns single operators alone in 10 minutes, and with other
-settings pairs of them in 13 (see experiments/RESULTS.md); gate and published
-not run.
+recurrences; mano learns single operators alone in 10 minutes, and pairs of
+them with other settings in 4,000 to 7,000 steps (see experiments/RESULTS.md);
+gate and published not run.
 Command: loopformer-train --config=experiments/ouro.py:text
 """
 

@@ -200,7 +200,7 @@ class Engine:
       until = min(span, last, cursor + every if every else last)
       session = self._advance(
         self.spread.copies(rows).arrays,
-        self._with_places(session, self._kept(span, room)),
+        self._with_places(session, self._kept(cursor + 1, room)),
         np.int32(until),
         self._limit(recurrences),
         span=span,

@@ -127,11 +127,6 @@ def require_share(fraction: float) -> None:
   require(inside, 'heldout_fraction', fraction, 'inside (0, 1)')
 
 
-def grown(start: int, end: int, *, stage: int, step: int) -> int:
-  """start, and one more behind every `stage` steps up to `end`; end for 0."""
-  return min(end, (start or end) + step // stage)
-
-
 def require_split(seed: int, fraction: float) -> None:
   """Raises ValueError unless a seed and a share describe a split of rows."""
   require(seed >= 0, 'seed', seed, '>= 0')

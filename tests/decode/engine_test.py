@@ -230,7 +230,8 @@ def test_a_cheaper_policy_changes_what_later_tokens_read_alone():
   )
   kept = {p: s.cache.stores['core'].keys for p, s in sessions.items()}
   np.testing.assert_array_equal(kept['last'][0], kept['full'][-1])
-  assert len(kept['full']) == 3 and len(kept['last']) == 1
+  size = {p: sum(x.size for x in jax.tree.leaves(kept[p])) for p in kept}
+  assert size['last'] * 3 == size['full']
 
 
 def test_an_exit_after_one_recurrence_saves_the_others():
