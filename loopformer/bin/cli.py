@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -57,8 +58,25 @@ def _parse(name, argv):
     sys.exit(0)
   try:
     return flags.FLAGS([argv[0], *map(locate_config, argv[1:])])
+  except (AttributeError, KeyError) as error:
+    sys.exit(fail(name, _named(error, argv)))
   except MISTYPED as error:
     sys.exit(fail(name, error))
+
+
+def _named(error, argv):
+  """An error of the flag library with the override or the file it is about."""
+  text = str(error).replace('\\', '')
+  missing, *near = re.findall(r'[\'"](\w+)[\'"]', text) or ['']
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    flag, equals, value = argument.partition('=')
+    if flag.lstrip('-') == 'config' and missing == 'config_config':
+      path = value if equals else following
+      return f'config must be a file with get_config, got {path!r}.'
+    if missing in flag.split('.')[1:]:
+      hint = f'; did you mean {near[0]!r}?' if near else '.'
+      return f'{argument} names no field of the config{hint}'
+  return error
 
 
 def fail(name: str, error: object) -> int:

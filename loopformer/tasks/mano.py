@@ -139,9 +139,9 @@ class Mano:
 
   Training expressions have l operators uniform in 1 .. L, held-out ones the
   number that is measured; those of fewer than L are filled up behind ANS, where
-  no causal model reads. A row is held out by its hash. Published runs pack many
-  expressions into one context; here each has a row of its own, and more labels
-  than one if its parts are asked.
+  no causal model reads. An expression is held out by its hash. Published runs
+  pack many into one context; here a training row has as many as fit, each a
+  document of its own, and more labels than one if parts are asked.
   """
 
   causal = True
@@ -163,10 +163,13 @@ class Mano:
     width = 2 * most + 4
     count = self.seq_len // width
     rows = self._batch(rng, draw, size * count, heldout=False)
-    return rows if count == 1 else self._packed(rows, count, width)
+    return self._packed(rows, count, width)
 
   def _packed(self, rows: Batch, count: int, width: int) -> Batch:
-    """So many expressions in a row, of so many tokens each."""
+    """So many expressions in a row, of so many tokens each, none reads others.
+
+    That is what segments say, and in each positions start again.
+    """
 
     def join(array_NT, fill):
       joined_BT = array_NT[:, :width].reshape(-1, count * width)
@@ -174,10 +177,17 @@ class Mano:
       return np.pad(joined_BT, ((0, 0), (0, spare)), constant_values=fill)
 
     inputs_BT = join(rows['inputs'], self.bos)
+    in_row_NT = np.arange(len(rows['inputs']), dtype=np.int32)[:, None] % count
+    numbers_NT = np.broadcast_to(in_row_NT + 1, rows['inputs'].shape)
+    places_NT = np.broadcast_to(
+      np.arange(self.seq_len, dtype=np.int32), numbers_NT.shape
+    )
     return Batch(
       inputs=inputs_BT,
       labels=join(rows['labels'], IGNORE),
       ids=streams.row_ids(inputs_BT),
+      segments=join(numbers_NT, 0),
+      positions=join(places_NT, 0),
     )
 
   def heldout(self, count: int) -> Batch:

@@ -9,7 +9,13 @@ MISTAKES = {
   'no config': ([], '--config must be given'),
   'missing file': (['--config=experiments/no.py'], 'experiments/no.py'),
   'unknown variant': (['--config=experiments/universal.py:no'], "got 'no'"),
-  'unknown key': ([CONFIG, '--config.loop.max_stepz=3'], '"max_steps"'),
+  'no config file': (['--config=setup.py'], "get_config, got 'setup.py'."),
+  'unknown key': (
+    [CONFIG, '--config.loop.max_stepz=3'],
+    '--config.loop.max_stepz=3 names no field of the config; did you mean '
+    "'max_steps'?",
+  ),
+  'unknown part': ([CONFIG, '--config.seed=3'], '--config.seed=3 names no'),
   'wrong type': ([CONFIG, '--config.loop.max_steps=abc'], 'loop.max_steps'),
   'negative depth': ([CONFIG, '--config.loop.max_steps=-1'], 'got -1'),
   'unknown family': ([CONFIG, '--config.model.family=unversal'], 'universal'),

@@ -176,6 +176,15 @@ def test_short_expressions_share_a_row(asked):
     assert tokens_T[0] == task.bos
   asked_BT = batch['labels'] != IGNORE
   assert asked_BT.sum() == sum((labels != IGNORE).sum() for _, labels in found)
+  assert (batch['segments'] == np.repeat([1, 2, 3], 8)).all()
+  assert (batch['positions'] == np.tile(np.arange(8), 3)).all()
+
+
+def test_what_no_expression_fills_is_padding():
+  """Two of at most three operators, ten tokens each, in a row of 24."""
+  batch = Mano(ManoConfig(start_length=3)).train_batch(0, 0, 5)
+  assert (batch['segments'] == np.repeat([1, 2, 0], [10, 10, 4])).all()
+  assert (batch['labels'][:, 20:] == IGNORE).all()
 
 
 def test_no_heldout_expression_is_trained_on():
