@@ -86,17 +86,41 @@ def published() -> ml_collections.ConfigDict:
   )
 
 
-def mano() -> ml_collections.ConfigDict:
-  """Mano (app. B.2): two layers, six recurrences, the last one trained."""
+def _mano(**changes: Any) -> ml_collections.ConfigDict:
   return synthetic.mano(
     # The published deviation of 0.02 is 0.9 / sqrt(D) at its width of 2,048.
     {'family': 'ouro', 'layers': 2, 'init_std': 0.125},
     {'max_steps': 6},
     depths=(1, 2, 3, 4, 6, 8, 12),
+    **changes,
   )
 
 
-VARIANTS = {'text': text, 'gate': gate, 'published': published, 'mano': mano}
+def mano() -> ml_collections.ConfigDict:
+  """Mano (app. B.2), up to two operators: two layers, six recurrences."""
+  return _mano()
+
+
+def mano_ten() -> ml_collections.ConfigDict:
+  """Up to three operators, then ten, from the end of `mano`."""
+  return _mano(
+    task={
+      'asked': 'longest',
+      'start_length': 3,
+      'growth': tuple(range(2600, 2607)),
+    },
+    steps=9000,
+    source={'workdir': 'runs/ouro-mano'},
+  )
+
+
+VARIANTS = {
+  'text': text,
+  'gate': gate,
+  'published': published,
+  'mano': mano,
+  'mano_ten': mano_ten,
+}
 
 
 def get_config(variant: str = 'text') -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ from loopformer.tasks.task import (
 )
 
 OPERATORS = 3  # p, p + 1, p + 2 stand for +, -, *
-ASKED = ('whole', 'parts')
+ASKED = ('whole', 'shortest', 'longest')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,9 @@ class ManoConfig:
     start_length: the most operators in the first training steps, of which as
       many expressions as fit stand in a row; 0 for L from the first step on.
     growth: steps from each of which on there is one more, up to L.
-    asked: the value of the `whole` expression, or in training also that of its
-      `parts`, each where it ends.
+    asked: the value of the `whole` expression, or in training also those of its
+      parts, each where it ends: of several that end at one token that of the
+      `shortest` or of the `longest`.
     seed: of the held-out rows.
     heldout_fraction: share of all rows that is never trained on.
   """
@@ -96,23 +97,24 @@ def expressions(
 
 def values(
   tokens_BT: Int[np.ndarray, 'B T'], modulus: int
-) -> tuple[Int[np.ndarray, ' B'], Int[np.ndarray, 'B T']]:
+) -> tuple[Int[np.ndarray, ' B'], dict[str, Int[np.ndarray, 'B T']]]:
   """Values, modulo p, of expressions as `expressions` draws them.
 
   Read from the right: a number goes on a stack, an operator takes the topmost
   as its left operand and the one below as its right one.
 
   Returns:
-    The value of each expression; and at the last token of each part with an
-    operator its value, of several that end there the smallest's, IGNORE
-    elsewhere.
+    The value of each expression; and at the last token of a part, IGNORE
+    elsewhere, the values of the `shortest` and of the `longest` part with an
+    operator that ends there.
   """
   batch, length = tokens_BT.shape
   rows_B = np.arange(batch)
   # The value of what was read, and where it ends.
   stack_BS2 = np.zeros((batch, length + 2, 2), np.int64)
   height_B = np.ones(batch, np.int64)
-  parts_BT = np.full((batch, length), IGNORE, np.int64)
+  shortest_BT = np.full((batch, length), IGNORE, np.int64)
+  longest_BT = shortest_BT.copy()
   for t in range(length - 1, -1, -1):
     token_B = tokens_BT[:, t]
     left_B, _ = stack_BS2[rows_B, height_B].T
@@ -129,9 +131,11 @@ def values(
       axis=1,
     )
     stack_BS2[rows_B[present_B], height_B[present_B]] = written_B2[present_B]
-    first_B = applies_B & (parts_BT[rows_B, end_B] == IGNORE)
-    parts_BT[rows_B[first_B], end_B[first_B]] = result_B[first_B]
-  return stack_BS2[rows_B, height_B, 0], parts_BT
+    first_B = applies_B & (shortest_BT[rows_B, end_B] == IGNORE)
+    shortest_BT[rows_B[first_B], end_B[first_B]] = result_B[first_B]
+    longest_BT[rows_B[applies_B], end_B[applies_B]] = result_B[applies_B]
+  parts = {'shortest': shortest_BT, 'longest': longest_BT}
+  return stack_BS2[rows_B, height_B, 0], parts
 
 
 class Mano:
@@ -206,12 +210,13 @@ class Mano:
     )
     expression_BT = inputs_BT[:, 2:]
     inside_BT = np.cumsum(expression_BT == self.ans, axis=1) == 0
-    value_B, parts_BT = values(
+    value_B, parts = values(
       np.where(inside_BT, expression_BT, -1), self.config.modulus
     )
     asked_BT = inputs_BT == self.ans
     labels_BT = np.where(asked_BT, value_B[:, None], IGNORE)
-    if self.config.asked == 'parts' and not heldout:
+    if self.config.asked != 'whole' and not heldout:
+      parts_BT = parts[self.config.asked]
       labels_BT[:, 2:] = np.where(asked_BT[:, 2:], labels_BT[:, 2:], parts_BT)
     return Batch(
       inputs=inputs_BT.astype(np.int32),

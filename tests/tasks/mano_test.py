@@ -47,17 +47,19 @@ def test_by_hand():
 
 
 def test_parts_by_hand():
-  """+ * 9 5 - 3 8: 45 ends at the 5, and -5 at the 8, where the sum does."""
+  """+ * 9 5 - 3 8: 45 ends at the 5; at the 8 first -5, then the sum."""
   tokens_BT = np.array([[PLUS, TIMES, 9, 5, MINUS, 3, 8], [7] + 6 * [-1]])
-  _, parts_BT = values(tokens_BT, 23)
-  assert parts_BT[0, [3, 6]].tolist() == [45 % 23, -5 % 23]
-  assert (np.delete(parts_BT[0], [3, 6]) == IGNORE).all()
-  assert (parts_BT[1] == IGNORE).all()
+  _, parts = values(tokens_BT, 23)
+  for name, last in (('shortest', -5 % 23), ('longest', 40 % 23)):
+    assert parts[name][0, [3, 6]].tolist() == [45 % 23, last]
+    assert (np.delete(parts[name][0], [3, 6]) == IGNORE).all()
+    assert (parts[name][1] == IGNORE).all()
 
 
-def test_parts_are_asked_in_training_alone():
-  """Each label is the value of the shortest expression that ends there."""
-  task = Mano(ManoConfig(length=6, asked='parts'))
+@pytest.mark.parametrize(('asked', 'which'), [('shortest', 0), ('longest', -1)])
+def test_parts_are_asked_in_training_alone(asked, which):
+  """Each label is the value of one of the expressions that end there."""
+  task = Mano(ManoConfig(length=6, asked=asked))
   batch = task.train_batch(0, 0, 100)
   plain = Mano(ManoConfig(length=6)).train_batch(0, 0, 100)
   np.testing.assert_array_equal(batch['inputs'], plain['inputs'])
@@ -69,7 +71,7 @@ def test_parts_are_asked_in_training_alone():
         for start in range(t - 2, 1, -2)
         if is_whole(inputs_T[start : t + 1])
       ]
-      assert labels_T[t] == (ending[0] if ending else IGNORE)
+      assert labels_T[t] == (ending[which] if ending else IGNORE)
     assert labels_T[end] == evaluate(inputs_T[2:end].tolist(), 23)[0]
   labels_NT = task.heldout(20)['labels']
   assert ((labels_NT != IGNORE).sum(1) == 1).all()
@@ -161,7 +163,7 @@ def test_training_may_start_with_fewer_operators():
   assert ManoConfig(length=2, growth=(5,)).length_at(9) == 2
 
 
-@pytest.mark.parametrize('asked', ['whole', 'parts'])
+@pytest.mark.parametrize('asked', ['whole', 'shortest', 'longest'])
 def test_short_expressions_share_a_row(asked):
   """Three of at most two operators, eight tokens each, in a row of 24."""
   task = Mano(ManoConfig(start_length=2, asked=asked))
@@ -172,7 +174,7 @@ def test_short_expressions_share_a_row(asked):
   for tokens_T, labels_T in found:
     value, rest = evaluate(tokens_T[2:-1].tolist(), 23)
     assert rest == [] and labels_T[-1] == value
-    assert asked == 'parts' or (labels_T[:-1] == IGNORE).all()
+    assert asked != 'whole' or (labels_T[:-1] == IGNORE).all()
     assert tokens_T[0] == task.bos
   asked_BT = batch['labels'] != IGNORE
   assert asked_BT.sum() == sum((labels != IGNORE).sum() for _, labels in found)
@@ -210,7 +212,7 @@ def test_no_heldout_expression_is_trained_on():
     ),
     (
       dict(asked='all'),
-      r"asked must be one of \('whole', 'parts'\), got 'all'",
+      r"asked must be one of \('whole', 'shortest', 'longest'\), got 'all'",
     ),
     (dict(heldout_fraction=1.0), 'heldout_fraction must be inside'),
     (dict(seed=-1), 'seed must be >= 0'),
