@@ -87,9 +87,14 @@ def published() -> ml_collections.ConfigDict:
 
 
 def _mano(**changes: Any) -> ml_collections.ConfigDict:
+  """With a loss at every recurrence and the embedding as head.
+
+  A recurrence then writes the value of a part in the form in which the next one
+  reads a number.
+  """
   return synthetic.mano(
     # The published deviation of 0.02 is 0.9 / sqrt(D) at its width of 2,048.
-    {'family': 'ouro', 'layers': 2, 'init_std': 0.125},
+    {'family': 'ouro', 'layers': 2, 'init_std': 0.125, 'tied': True},
     {'max_steps': 6},
     depths=(1, 2, 3, 4, 6, 8, 12),
     **changes,

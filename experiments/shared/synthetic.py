@@ -48,17 +48,11 @@ def mano(
 
   Rows have room for ten, as published, and whole expressions of ten and of
   fewer are measured. Asked for these alone, or drawn from one to ten operators
-  at once, nothing is learned in these steps. With a loss at every recurrence
-  and the embedding as head, a recurrence writes the value of a part in the form
-  in which the next one reads a number. Momenta and epsilon are the published
-  ones; the rate was searched for a width of 1,024.
+  at once, nothing is learned in these steps. Momenta and epsilon are the
+  published ones; the published rate was searched for a width of 1,024.
   """
   return config_dict(
-    model={
-      'block': {**BLOCK, 'style': 'sandwich_branch'},
-      'tied': True,
-      **model,
-    },
+    model={'block': {**BLOCK, 'style': 'sandwich_branch'}, **model},
     task={
       'name': 'mano',
       'length': 10,
