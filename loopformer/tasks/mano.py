@@ -181,17 +181,15 @@ class Mano:
       return np.pad(joined_BT, ((0, 0), (0, spare)), constant_values=fill)
 
     inputs_BT = join(rows['inputs'], self.bos)
-    in_row_NT = np.arange(len(rows['inputs']), dtype=np.int32)[:, None] % count
-    numbers_NT = np.broadcast_to(in_row_NT + 1, rows['inputs'].shape)
-    places_NT = np.broadcast_to(
-      np.arange(self.seq_len, dtype=np.int32), numbers_NT.shape
-    )
+    shape = rows['inputs'].shape
+    numbers_N1 = 1 + np.arange(shape[0], dtype=np.int32)[:, None] % count
+    places_T = np.arange(shape[1], dtype=np.int32)
     return Batch(
       inputs=inputs_BT,
       labels=join(rows['labels'], IGNORE),
       ids=streams.row_ids(inputs_BT),
-      segments=join(numbers_NT, 0),
-      positions=join(places_NT, 0),
+      segments=join(np.broadcast_to(numbers_N1, shape), 0),
+      positions=join(np.broadcast_to(places_T, shape), 0),
     )
 
   def heldout(self, count: int) -> Batch:
