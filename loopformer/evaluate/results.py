@@ -188,12 +188,17 @@ def draw(
 def _draw_losses(
   results: Mapping[str, Any], path: pathlib.Path
 ) -> pathlib.Path:
-  """Measured losses, and the fitted curve through all depths."""
+  """Measured losses, and the fitted curve through all depths.
+
+  Its limit is drawn where the curve goes half the way to it at least: that of a
+  loss which goes on rising or falling says nothing, and may lie far away.
+  """
   rows = results['text']['losses']
   curve = texts.curve_of(results['text'])
   if curve is None:
     return plots.loss_curve(path, rows, trained_depth=results['trained_depth'])
-  steps = np.geomspace(1, rows[-1]['steps'], 100)
+  deepest = rows[-1]['steps']
+  steps = np.geomspace(1, deepest, 100)
   return plots.loss_curve(
     path,
     rows,
@@ -201,6 +206,6 @@ def _draw_losses(
       {'steps': float(r), 'nats': float(loss)}
       for r, loss in zip(steps, curve.at(steps), strict=True)
     ],
-    limit=curve.limit,
+    limit=curve.limit if curve.covered(1, deepest) >= 0.5 else None,
     trained_depth=results['trained_depth'],
   )

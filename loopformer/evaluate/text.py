@@ -43,6 +43,10 @@ class Curve(NamedTuple):
     """L at some recurrences."""
     return self.limit + self.scale * np.exp(-self.rate * np.asarray(steps))
 
+  def covered(self, first: float, last: float) -> float:
+    """Share of the way from L(first) to the limit that L(last) has gone."""
+    return -math.expm1(-self.rate * (last - first))
+
 
 def fit(
   steps_R: Float[np.ndarray, ' R'], losses_R: Float[np.ndarray, ' R']

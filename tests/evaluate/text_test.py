@@ -49,6 +49,8 @@ def test_noise_moves_the_curve_by_as_much():
   assert found.limit == pytest.approx(1.5, abs=0.02)
   assert found.rate == pytest.approx(0.4, abs=0.1)
   assert 0.005 < found.rms < 0.02
+  way = (found.at(1) - found.at(3)) / (found.at(1) - found.limit)
+  assert found.covered(1, 3) == pytest.approx(way)
   assert found.at(0.0) == pytest.approx(found.limit + found.scale)
 
 
