@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from loopformer.nn.cache import Store, View
 from loopformer.nn.config import BlockConfig
+from loopformer.nn.gates import gated
 from loopformer.nn.kernels import attend, attend_past, rms_normalise
 from loopformer.nn.linear import Linear
 from loopformer.nn.place import Place, mask_of
@@ -122,5 +122,5 @@ class Attention(nnx.Module):
       mixed = attend_past(q, *past, place.past_BTS, k, v, mask)
     mixed_BTI = mixed.reshape(batch, length, -1)
     if gate_BTI is not None:
-      mixed_BTI = mixed_BTI * jax.nn.sigmoid(gate_BTI)
+      mixed_BTI = gated(mixed_BTI, gate_BTI)
     return self.out(mixed_BTI)

@@ -1,4 +1,4 @@
-"""Linear maps, attention, SwiGLU and RMS norm, gradients written by hand.
+"""Linear maps, attention and RMS norm, gradients written by hand.
 
 Automatic differentiation stores several arrays for each of these at every
 recurrence; inside a loop on CPU the time goes into first touching that memory.
@@ -176,30 +176,6 @@ def linear_by_panels(
   )
   y_BPC = (x_PBI @ weight_PIC).transpose(1, 0, 2)
   return y_BPC.reshape(*x.shape[:-1], count * columns)[..., :outputs]
-
-
-def _opening(gate):
-  """sigmoid(g) as (1 + tanh(g / 2)) / 2, which vectorises better on CPU."""
-  return 0.5 + 0.5 * jnp.tanh(0.5 * gate)
-
-
-@jax.custom_vjp
-def swiglu(u: Float[Array, '*batch G']) -> Float[Array, '*batch F']:
-  """silu(g) v for u = [g; v], G = 2 F (arXiv:2002.05202); keeps u alone."""
-  gate, value = jnp.split(u, 2, -1)
-  return gate * _opening(gate) * value
-
-
-def _swiglu_backward(u, d_out):
-  # The barrier keeps an unrolled loop from storing the forward sigmoid.
-  gate, value = jnp.split(jax.lax.optimization_barrier(u), 2, -1)
-  opening = _opening(gate)
-  silu = gate * opening
-  d_gate = d_out * value * (opening + silu * (1 - opening))
-  return (jnp.concatenate([d_gate, d_out * silu], -1),)
-
-
-swiglu.defvjp(lambda u: (swiglu(u), u), _swiglu_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from loopformer.nn.config import BlockConfig
 from loopformer.nn.convolution import Depthwise
-from loopformer.nn.kernels import swiglu
+from loopformer.nn.gates import swiglu
 from loopformer.nn.linear import Linear
 
 ACTIVATIONS = {
