@@ -188,14 +188,14 @@ def draw(
 def _draw_losses(
   results: Mapping[str, Any], path: pathlib.Path
 ) -> pathlib.Path:
-  """Measured losses, and the fitted curve through all depths.
+  """Measured losses, and the fitted curve through all depths if it falls.
 
   Its limit is drawn where the curve goes half the way to it at least: that of a
-  loss which goes on rising or falling says nothing, and may lie far away.
+  loss which goes on falling says nothing, and may lie far away.
   """
   rows = results['text']['losses']
   curve = texts.curve_of(results['text'])
-  if curve is None:
+  if curve is None or curve.scale < 0:
     return plots.loss_curve(path, rows, trained_depth=results['trained_depth'])
   deepest = rows[-1]['steps']
   steps = np.geomspace(1, deepest, 100)
