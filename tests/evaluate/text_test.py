@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopformer import core
-from loopformer.evaluate import plots, text
+from loopformer.evaluate import plots, results, text
 from loopformer.evaluate.measure import Subject, batches, plan_of, run_rows
-from loopformer.evaluate.results import draw
-from loopformer.evaluate.results import measure as measure_all
 from loopformer.nn.config import BlockConfig
 from loopformer.tasks import IGNORE
 from loopformer.tasks.text import Text, TextConfig
@@ -140,17 +138,37 @@ def test_losses_that_are_not_finite_are_none(task):
 
 
 def test_eval_json_and_its_plots(task, tmp_path):
-  results = measure_all(
+  found = results.measure(
     subject(), task, rows=4, batch_size=4, depths=(1, 5), cap=2, rules=()
   )
-  losses = results['text']['losses']
+  losses = found['text']['losses']
   assert [row['steps'] for row in losses] == [1, 2, 3, 4, 5]
-  json.dumps(results, allow_nan=False)
-  for fitted in (results['text']['fit'], None):
-    shown = {**results, 'text': {**results['text'], 'fit': fitted}}
-    assert tmp_path / 'loss.png' in draw(shown, tmp_path)
+  json.dumps(found, allow_nan=False)
+  for fitted in (found['text']['fit'], None):
+    shown = {**found, 'text': {**found['text'], 'fit': fitted}}
+    assert tmp_path / 'loss.png' in results.draw(shown, tmp_path)
     assert png_size(tmp_path / 'loss.png') == (900, 600)
     (tmp_path / 'loss.png').unlink()
+
+
+@pytest.mark.parametrize('scale, drawn', [(2.0, True), (-2.0, False)])
+def test_the_fit_is_drawn_where_losses_fall(
+  scale, drawn, tmp_path, monkeypatch
+):
+  asked = {}
+
+  def loss_curve(path, rows, **given):
+    asked.update(given)
+    return path
+
+  monkeypatch.setattr(plots, 'loss_curve', loss_curve)
+  curve = text.Curve(limit=3.0, scale=scale, rate=0.5, rms=0.0)
+  losses = [{'steps': r, 'nats': float(curve.at(r))} for r in range(1, 9)]
+  measured = {'losses': losses, 'fit': curve._asdict()}
+  results._draw_losses(
+    {'text': measured, 'trained_depth': 4}, tmp_path / 'loss.png'
+  )
+  assert ('fitted' in asked) == drawn
 
 
 def test_an_empty_plot(tmp_path):
