@@ -3,7 +3,8 @@
 Shows: two timescales on text, gradients through few of the fast calls.
 Hardware: two CPU cores (text); a pod (published: the size is, the recipe is
 not, so the optimiser is that of HRM).
-Time and score: not run yet; what was is in experiments/RESULTS.md.
+Time and score: 13 minutes; text 1.24 to 1.26 nats a byte at the trained two
+cycles (three seeds), 1.64 at one; the published run was not made.
 Command: loopformer-train --config=experiments/hrm_text.py:text
 """
 
