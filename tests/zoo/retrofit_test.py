@@ -40,12 +40,14 @@ def test_counts_of_tinyllama_before_and_after():
   assert ours == source - 6 * layer + 2 * 2048**2
 
 
-@jax.jit
 def once(model):
   """Logits after one recurrence."""
   plan = Plan(core.fixed_steps(), 1)
   result, context = run(model, INPUTS, plan, keys_B=row_keys(2))
   return model.readout(result.state, context)
+
+
+compiled = jax.jit(once)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +69,12 @@ def test_one_recurrence_is_the_source_without_what_is_dropped(parts, layers):
   for name in ('embedding', 'final_norm', 'head'):
     setattr(shallow, name, getattr(source, name))
   shallow.block = jax.tree.map(lambda x: x[jnp.array(layers)], source.block)
-  want = once(shallow)
-  np.testing.assert_allclose(once(model), want, atol=1e-6)
-  if len(layers) == SOURCE.layers:
-    np.testing.assert_array_equal(want, once(source))
+  with jax.disable_jit():  # compiled, the two may be rounded apart
+    want = once(shallow)
+    np.testing.assert_array_equal(once(model), want)
+    if len(layers) == SOURCE.layers:
+      np.testing.assert_array_equal(want, once(source))
+  np.testing.assert_allclose(compiled(model), want, atol=1e-5)
 
 
 def test_the_source_is_not_changed_and_nothing_is_shared():
