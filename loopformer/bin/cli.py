@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -22,6 +23,7 @@ from loopformer.train.loop import NonFiniteError
 EXPECTED = (ValueError, OSError, NonFiniteError, CheckpointError, flags.Error)
 # What the flag library raises for a wrong override, by kind.
 MISTYPED = (*EXPECTED, AttributeError, KeyError, TypeError)
+OUT_OF_MEMORY = 'out of memory'  # in the errors of XLA that tell of it
 BAD_INPUT = 2
 INTERRUPTED = 143  # 128 + SIGTERM
 
@@ -47,6 +49,10 @@ def launch(
       return run()
     except EXPECTED as error:
       return fail(name, error)
+    except jax.errors.JaxRuntimeError as error:
+      if OUT_OF_MEMORY not in str(error).lower():
+        raise
+      return fail(name, str(error).splitlines()[0])
 
   app.run(main, flags_parser=lambda argv: _parse(name, argv))
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from loopformer import core
+from loopformer.decode import copies, spread
 from loopformer.decode import session as decode
-from loopformer.decode import spread
 from loopformer.decode.prompts import Prompts, bucket_of, span_of
 from loopformer.decode.sampling import Sampling
 from loopformer.nn import cache as caches
@@ -150,11 +150,13 @@ class Engine:
 
     Raises:
       ValueError: if `tokens` is below 1, the text would be longer than the
-        model's positions, or `recurrences` exceed the cache's.
+        model's positions, `recurrences` exceed the cache's, or the cache the
+        memory.
     """
     batch, length = prompts.tokens_BT.shape
     longest = int(prompts.real_BT.sum(-1).max()) + tokens
     self._check_room(tokens, longest, recurrences)
+    self._check_memory(batch, length, tokens)
     room = _room(length, tokens)
     key = jax.random.key(0) if key is None else key
     ids = np.arange(batch) if ids is None else np.asarray(ids)
@@ -241,6 +243,9 @@ class Engine:
 
   def _generated(self, session, first, count) -> Generated:
     """The tokens read so far, and the one drawn."""
+    # Where memory ran out some arrays are never made, and a wait for one of
+    # them alone would not end.
+    jax.block_until_ready(session)
     tokens_BS = np.array(session.tokens_BS)[:, first:]
     depth_BN = np.array(session.depth_BS)[:, first : first + count]
     cursor = int(np.asarray(session.cursor).max()) - first
@@ -262,6 +267,16 @@ class Engine:
       raise ValueError(
         f'recurrences must be in [1, {self.recurrences}], the depth of the '
         f'cache, got {recurrences}.'
+      )
+
+  def _check_memory(self, rows, length, tokens):
+    devices = self.spread.devices or jax.devices()[:1]
+    needed = self.cache_bytes(rows, length, tokens)
+    if needed > (held := copies.memory(devices)):
+      raise ValueError(
+        f'the cache must fit {held / 2**30:.1f} GiB of memory, got '
+        f'{needed / 2**30:.1f} GiB for recurrences = {self.recurrences}, '
+        f'policy {self.policy.name}, {tokens} tokens, {rows} texts.'
       )
 
 

@@ -1,7 +1,9 @@
 """Wrong input to a command: one line that names it, before anything is made."""
 
+import jax
 import pytest
 
+from loopformer.bin import cli
 from tests import util
 
 CONFIG = '--config=experiments/universal.py:sudoku4'
@@ -39,6 +41,26 @@ def test_a_mistake_is_one_line(name, tmp_path):
   assert done.stderr.startswith('loopformer-train: ')
   assert expected in done.stderr
   assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ('message', 'told'),
+  [('RESOURCE_EXHAUSTED: Out of memory for 9 bytes.\nat', 1), ('other', 0)],
+)
+def test_no_memory_is_one_line(message, told, capsys, monkeypatch):
+  def run():
+    raise jax.errors.JaxRuntimeError(message)
+
+  monkeypatch.setattr(cli.app, 'run', lambda main, **_: main(['name']))
+  monkeypatch.setattr(cli, 'keep_memory', lambda: True)
+  monkeypatch.setattr(cli, '_quiet', lambda: None)
+  launch = lambda: cli.launch('name', lambda: None, run)
+  if told:
+    launch()
+    assert capsys.readouterr().err == f'name: {message[:-3]}\n'
+  else:
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      launch()
 
 
 def test_evaluating_no_run_is_one_line(tmp_path):
