@@ -1,8 +1,6 @@
 """The weights of a model on the devices that decode with it."""
 
 import functools
-import math
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -100,20 +98,6 @@ def host_columns() -> int:
   """The same of this machine."""
   path = pathlib.Path('/proc/cpuinfo')
   return columns_of(path.read_text() if path.exists() else '')
-
-
-def memory(devices: Sequence[Any]) -> float:
-  """Bytes that devices have together; infinite where they do not say.
-
-  CPU devices share the machine's, whose own limit for a process is not known
-  here.
-  """
-  if devices[0].platform != 'cpu':
-    said = [(device.memory_stats() or {}) for device in devices]
-    return sum(one.get('bytes_limit', math.inf) for one in said)
-  if not hasattr(os, 'sysconf'):
-    return math.inf
-  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def on_cpu(mesh: Mesh | None) -> bool:

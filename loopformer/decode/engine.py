@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int
 
 from loopformer import core
-from loopformer.decode import copies, spread
+from loopformer.core.devices import check_memory
 from loopformer.decode import session as decode
+from loopformer.decode import spread
 from loopformer.decode.prompts import Prompts, bucket_of, span_of
 from loopformer.decode.sampling import Sampling
 from loopformer.nn import cache as caches
@@ -270,14 +271,12 @@ class Engine:
       )
 
   def _check_memory(self, rows, length, tokens):
-    devices = self.spread.devices or jax.devices()[:1]
     needed = self.cache_bytes(rows, length, tokens)
-    if needed > (held := copies.memory(devices)):
-      raise ValueError(
-        f'the cache must fit {held / 2**30:.1f} GiB of memory, got '
-        f'{needed / 2**30:.1f} GiB for recurrences = {self.recurrences}, '
-        f'policy {self.policy.name}, {tokens} tokens, {rows} texts.'
-      )
+    what = (
+      f'the cache ({self.policy.name}) of recurrences = {self.recurrences}, '
+      f'{tokens} tokens and {rows} texts'
+    )
+    check_memory(what, needed, self.spread.devices or jax.devices()[:1])
 
 
 def _room(bucket, tokens):

@@ -29,7 +29,12 @@ from loopformer.train.experiment import (
 from loopformer.train.manifest import write_atomically
 from loopformer.train.progress import Progress
 from loopformer.train.source import begin
-from loopformer.train.state import Setup, TrainState, make_setup
+from loopformer.train.state import (
+  Setup,
+  TrainState,
+  check_state_fits,
+  make_setup,
+)
 from loopformer.train.step import StepFn, make_train_step
 
 LOGGER = logging.getLogger('loopformer')
@@ -65,7 +70,8 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
   and DONE or FAILED at the end. SIGTERM saves the step at hand and returns.
 
   Raises:
-    ValueError: if the workdir holds a run of another config.
+    ValueError: if the workdir holds a run of another config, or the state of
+      the run is larger than the memory.
     NonFiniteError: if `on_nonfinite` is abort and a step was not finite.
   """
   workdir = pathlib.Path(workdir)
@@ -73,6 +79,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> Outcome:
   experiment = bind(experiment, task)
   _check_same_run(workdir, experiment)
   setup = make_setup(experiment)
+  check_state_fits(setup)
   _write_records(workdir, experiment)
   LOGGER.info('%s', task.describe())
   try:

@@ -1,5 +1,6 @@
 """What training carries from step to step, and how it is made."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from loopformer.core.devices import check_memory
 from loopformer.nn.variables import axis_names
 from loopformer.train import sharding
 from loopformer.train.experiment import Experiment
@@ -83,6 +85,16 @@ def make_setup(experiment: Experiment) -> Setup:
     placed,
   )
   return setup._replace(shardings=placed, abstract=abstract)
+
+
+def check_state_fits(setup: Setup) -> None:
+  """Raises `ValueError` unless this process's devices can hold the state."""
+  shard = lambda x: math.prod(x.sharding.shard_shape(x.shape))
+  leaves = jax.tree.leaves(setup.abstract)
+  devices = setup.mesh.local_devices
+  needed = len(devices) * sum(shard(x) * x.dtype.itemsize for x in leaves)
+  what = f'weights and optimizer state on {len(devices)} devices'
+  check_memory(what, needed, devices)
 
 
 def create(setup: Setup) -> TrainState:

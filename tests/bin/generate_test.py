@@ -51,7 +51,7 @@ MISTAKES = {
   'no prompt': ((), '--prompt must be given'),
   'empty prompt': (('--prompt=',), 'prompt'),
   'policy': (('--prompt=a', '--policy=none'), 'policy'),
-  'depth': (('--prompt=a', f'--recurrences={10**9}'), 'cache must fit'),
+  'depth': (('--prompt=a', f'--recurrences={10**9}'), 'texts must fit'),
   'halt': (('--prompt=a', '--halt={'), '--halt must be JSON'),
   'rule': (('--prompt=a', '--halt={"name": "no"}'), "got 'no'"),
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopformer.core import devices
 from loopformer.tasks import TASKS
 from loopformer.tasks.sudoku import Sudoku
 from loopformer.train import checkpoint, loop, step
@@ -172,6 +173,13 @@ def test_a_changed_config_is_refused_in_one_line(reference):
   assert 'train.steps' not in text
   assert (reference / 'config.json').read_bytes() == before
   assert (reference / 'DONE').exists()
+
+
+def test_a_state_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(devices, 'memory', lambda _: 1000)
+  with pytest.raises(ValueError, match='^weights and optimizer .* must fit'):
+    loop.train(experiment(), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_run_older_than_a_field_goes_on(reference, tmp_path):
